@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "numpy", "faiss-cpu", "traker", "kronfluence", "streamlit")
+_PACKAGES = ("torch", "numpy", "faiss-cpu", "traker", "kronfluence", "cleanlab", "streamlit")
 
 
 def report(name: str, measure: Callable[[], dict[str, Any]], description: str) -> None:

@@ -8,7 +8,7 @@ are predicted to flip at k ≤ 20. For each, models are retrained without its re
 `SEEDS` seeds. The control is the removal of random training examples of the same class: one removal
 for each group of predictions whose removal sets have about the same size and mostly the same class,
 and never fewer examples than theirs. A prediction has flipped if most of the models flip it.
-`REQUIRED_DEVIATIONS` and `REQUIRED_AGREEMENT` in engine/applications/brittle/supports.py were
+`PROBABILITY` and `REQUIRED_AGREEMENT` in engine/applications/brittle/supports.py were
 chosen on the test examples `CHOSEN_ON`, which are excluded here.
 """
 
@@ -26,8 +26,8 @@ from benchmarks._report import log, report
 from benchmarks._study import built
 from engine.api import Study
 from engine.applications.brittle.supports import (
+    PROBABILITY,
     REQUIRED_AGREEMENT,
-    REQUIRED_DEVIATIONS,
     Supports,
     find,
     verify_brittle,
@@ -104,7 +104,7 @@ def measured(study: Study) -> dict[str, Any]:
         "sizes": [int(supports.size[test]) for test in tests],
         "method": supports.method,
         "badge": str(study.badge(supports.algorithm, supports.method)),
-        "required_deviations": REQUIRED_DEVIATIONS,
+        "probability": PROBABILITY,
         "required_agreement": REQUIRED_AGREEMENT,
         "find_seconds": round(found_after, 2),
         "seconds": round(time.perf_counter() - start, 1),

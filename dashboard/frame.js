@@ -3,6 +3,92 @@
 // Streamlit looks for its server below the page's address first, and logs two 404s. Tell it.
 window.__streamlit = { BACKEND_BASE_URL: location.origin + "BASE" };
 
+// --- the address: one entry of the history a click ----------------------------------------------
+
+// What goes along to every page.
+const STATE = "STATE";
+const push = history.pushState.bind(history);
+const replace = history.replaceState.bind(history);
+
+// Streamlit pushes an entry for every change of the address, and two to open a page. Only the first
+// after a click or a key becomes an entry; the others belong to it, or are defaults.
+let acted = false;
+for (const kind of ["pointerup", "click", "keydown", "change", "drop"]) {
+  addEventListener(kind, () => { acted = true; }, true);
+}
+history.pushState = (state, title, to) => {
+  if (new URL(to, location.href).href === location.href) return;
+  (acted ? push : replace)(state, title, to);
+  acted = false;
+};
+
+// Streamlit follows the history at once. Controls that are not drawn yet as of the last step would
+// then pass for changed by a person, and write their old value into the address: wait for them.
+const LONGEST_WAIT = 3000; // ms
+let waiting = null;
+function follow() {
+  const since = performance.now();
+  const step = () => {
+    const state = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState;
+    if (state !== "notRunning" && performance.now() - since < LONGEST_WAIT) {
+      waiting = setTimeout(step, 30);
+    } else dispatchEvent(Object.assign(new PopStateEvent("popstate"), { waited: true }));
+  };
+  clearTimeout(waiting);
+  step();
+}
+addEventListener("popstate", (event) => {
+  acted = false;
+  if (event.waited) return;
+  event.stopImmediatePropagation();
+  follow();
+}, true);
+
+// The page that a link opens, with the state of this view; null if it leads elsewhere.
+function pageOf(link) {
+  const inside = link?.href && link.origin === location.origin && !link.download && !link.target;
+  if (!inside || link.pathname.slice("BASE".length).lastIndexOf("/") > 0) return null;
+  const to = new URL(link.href);
+  const here = new URLSearchParams(location.search);
+  // The header was drawn before the latest change of this page; cards leave the selection out.
+  const names = link.closest(".dl-bar, .dl-pages, .dl-trust") ? STATE : ["selected", "selected_train"];
+  for (const name of names) {
+    if (here.has(name)) to.searchParams.set(name, here.get(name));
+    else if (names === STATE) to.searchParams.delete(name);
+  }
+  return to;
+}
+
+function linkOf(event) {
+  return event.composedPath().find((node) => node.matches?.("a[href]"));
+}
+
+// A new tab opens the same as a click.
+for (const kind of ["pointerdown", "focusin"]) {
+  addEventListener(kind, (event) => {
+    const link = linkOf(event);
+    const to = pageOf(link);
+    if (to) link.href = to.href;
+  }, true);
+}
+
+// Open a page without loading everything again: Streamlit follows the history.
+addEventListener("click", (event) => {
+  const link = linkOf(event);
+  if (event.defaultPrevented || event.button !== 0 || !link?.closest(".stApp")) return;
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  link.closest("details")?.removeAttribute("open");
+  const to = pageOf(link);
+  const app = document.querySelector("[data-testid=stApp]");
+  if (!to || app?.dataset.testConnectionState !== "CONNECTED") return;
+  event.preventDefault();
+  if (to.href !== location.href) push({}, "", to.href);
+  follow();
+  document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
+});
+
+// --- keyboard and menus -------------------------------------------------------------------------
+
 // A click leaves the focus on its control, where arrow keys would go on being its own. Give the
 // focus back, so that ← and → move to the previous and the next example. Fields keep it.
 const CONTROLS = "button, summary, [role=radio], [role=slider], [role=option], input[type=radio], input[type=checkbox], input[type=range]";
@@ -19,10 +105,19 @@ document.addEventListener("click", (event) => {
   if (byPointer) [0, 100, 400].forEach((delay) => setTimeout(giveBack, delay));
 }, true);
 
-// On a phone, the menu covers the page: close it once a page was chosen.
+// "Skip to content" moves the focus to the title of the page.
 document.addEventListener("click", (event) => {
-  const menu = event.target.closest?.("a")?.closest("[data-testid=stSidebar]");
-  if (menu && innerWidth <= 768) {
-    setTimeout(() => menu.querySelector("[data-testid=stSidebarCollapseButton] button")?.click());
+  if (!event.target.closest?.(".dl-skip")) return;
+  const title = document.querySelector("[data-testid=stMain] h1, [data-testid=stMain] h2");
+  title?.setAttribute("tabindex", "-1");
+  title?.focus();
+});
+
+// A menu closes with Escape, and with a click beside it.
+function closeMenus(except) {
+  for (const menu of document.querySelectorAll("details.dl-menu[open]")) {
+    if (menu !== except) menu.removeAttribute("open");
   }
-}, true);
+}
+document.addEventListener("click", (event) => closeMenus(event.target.closest?.("details.dl-menu")));
+document.addEventListener("keydown", (event) => event.key === "Escape" && closeMenus(null));

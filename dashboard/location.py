@@ -8,13 +8,23 @@ must survive the step from Explore to Explain.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
 
-from dashboard.slice_parameters import Slice, as_far_as_known, read_rows, read_slice
+from dashboard.slice_parameters import (
+    FORMER,
+    PARAMETERS,
+    Slice,
+    as_far_as_known,
+    read_rows,
+    read_slice,
+    rows_text,
+)
 from engine.store.errors import DataloupeError, UnknownName
+from engine.store.layout import Split
 from engine.study.capabilities import missing
 from engine.study.groups import group_columns
 from engine.study.methods import ranked_methods
@@ -28,6 +38,7 @@ OVERVIEW = "views/overview.py"
 EXPLORE = "views/explore.py"
 EXPLAIN = "views/explain.py"
 TRAINING = "views/training.py"
+TRAINING_SET = "views/training_set.py"
 BRITTLE = "views/brittle.py"
 COMPARE = "views/compare.py"
 LIVE = "views/live.py"
@@ -37,6 +48,8 @@ UNLEARN = "views/unlearn.py"
 QUALITY = "views/quality.py"
 JOBS = "views/jobs.py"
 PROVENANCE = "views/provenance.py"
+SELECTED: dict[Split, str] = {"test": "selected", "train": "selected_train"}
+"""The parameters with the selected examples of each split."""
 DEFAULT_K = 12
 MAX_K = 500
 LARGE, SMALL = "large", "small"
@@ -45,6 +58,12 @@ SIZES = {LARGE: "Large", SMALL: "Small"}
 INFLUENTIAL, SIMILAR, BOTH, WORDS = "influential", "similar", "both", "words"
 SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both", WORDS: "Words"}
 """Training examples that Explain can show; `words` only where examples have texts."""
+
+STATE = (
+    *("study", "algorithm", "method", *PARAMETERS, FORMER, "output", *SELECTED.values(), "set"),
+    *("test", "train", "show", "k", "size"),
+)
+"""The parameters that go along to every page."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,9 @@ class Location:
         foreign: The fingerprint in the URL if it differs from the study's.
         method: Method of the scores shown; None before there are any.
         size: One of SIZES.
-        selected: Rows of test examples that are selected in Explore, ascending.
+        selected: Rows of selected test examples, ascending.
+        selected_train: Rows of selected training examples, ascending.
+        set: Key of the removal set; unchecked.
         test: The explained test example: its id, or its row as #17; unchecked.
         train: The training example shown; unchecked.
         show: One of SHOWS.
@@ -78,12 +99,15 @@ class Location:
     k: int
     problems: tuple[str, ...]
     output: str | None = None
+    selected_train: tuple[int, ...] = ()
+    set: str | None = None
 
     def is_on_page_of(self, other: Location) -> bool:
         """Whether the two differ only in parameters that a fragment of the page can redraw."""
 
         def page(one: Location) -> Location:
             own = replace(one, page=1, size=LARGE, selected=(), show=INFLUENTIAL)
+            own = replace(own, selected_train=())
             return replace(own, k=DEFAULT_K, problems=())
 
         return page(self) == page(other)
@@ -91,6 +115,10 @@ class Location:
     def of_slice(self, slice: Slice) -> Location:
         """The same location with a different slice."""
         return replace(self, slice=slice)
+
+    def without_selection(self) -> Location:
+        """The same location for the links of many cards: frame.js adds what is selected."""
+        return replace(self, selected=(), selected_train=())
 
     def parameters(self, **changes: str | int) -> dict[str, str]:
         """The URL's parameters for this view, with changes."""
@@ -107,12 +135,30 @@ class Location:
             found["show"] = self.show
         if self.k != DEFAULT_K:
             found["k"] = self.k
+        if self.selected:
+            found[SELECTED["test"]] = rows_text(self.selected)
+        if self.selected_train:
+            found[SELECTED["train"]] = rows_text(self.selected_train)
+        if self.set is not None:
+            found["set"] = self.set
         return {name: str(value) for name, value in (found | changes).items()}
 
+    def state(self) -> dict[str, str]:
+        """What goes along to every page: the parameters, and the examples that are open."""
+        found = self.parameters()
+        for name, id_ in (("test", self.test), ("train", self.train)):
+            if id_ is not None:
+                found[name] = id_
+        return found | ({} if self.size == LARGE else {"size": self.size})
 
-def read_location(study: StudyReader) -> Location:
-    """Read the URL and check it against the study. Invalid values are reported in `problems`."""
-    query = st.query_params.to_dict()
+
+def read_location(study: StudyReader, given: Mapping[str, str] | None = None) -> Location:
+    """Read the URL and check it against the study. Invalid values are reported in `problems`.
+
+    Args:
+        given: The URL's parameters; None: those of the page that is drawn.
+    """
+    query = st.query_params.to_dict() if given is None else given
     problems: list[str] = []
 
     algorithm = resolve_algorithm(study)
@@ -190,9 +236,11 @@ def read_location(study: StudyReader) -> Location:
         algorithm=algorithm,
         method=method,
         slice=slice,
-        page=number("page", 1, max(1, dataset.n_test)),
+        page=number("page", 1, max(1, dataset.n_test, dataset.n_train)),
         size=size,
-        selected=read_rows("selected", query, dataset.n_test, problems) or (),
+        selected=read_rows(SELECTED["test"], query, dataset.n_test, problems) or (),
+        selected_train=read_rows(SELECTED["train"], query, dataset.n_train, problems) or (),
+        set=query.get("set"),
         test=query.get("test"),
         train=query.get("train"),
         show=show,
@@ -209,15 +257,15 @@ def largest_k_of(study: StudyReader) -> int:
 
 def announce(location: Location) -> None:
     """Write the study, algorithm and method to the URL, so that a copied link is complete."""
-    if location.study is not None:
-        found = {
-            "study": location.study,
-            "algorithm": location.algorithm,
-            "method": location.method,
-        }
-        for name, value in found.items():
-            if value is not None and name not in st.query_params:
-                st.query_params[name] = value
+    if location.study is None:
+        return
+    found = {
+        "study": location.study,
+        "algorithm": location.algorithm,
+        "method": location.method,
+    }
+    missing = {name: value for name, value in found.items() if name not in st.query_params}
+    go(**missing)
 
 
 def keep(
@@ -236,12 +284,16 @@ def keep(
 
 
 def go(**parameters: str | int | None) -> None:
-    """Callback of a button: change the URL on this page. None removes a parameter."""
-    for name, value in parameters.items():
-        if value is None:
-            st.query_params.pop(name, None)
-        else:
-            st.query_params[name] = str(value)
+    """Callback of a button: change the URL on this page. None removes a parameter.
+
+    All of it is one change, and no change if the URL says so already: the browser makes at most one
+    entry of its history of a click (frame.js).
+    """
+    before = st.query_params.to_dict()
+    after = before | {name: str(one) for name, one in parameters.items() if one is not None}
+    after = {name: one for name, one in after.items() if parameters.get(name, one) is not None}
+    if after != before:
+        st.query_params.from_dict(after)
 
 
 def _short(text: str) -> str:

@@ -7,6 +7,7 @@ sheet holds a key of the data, so browsers may cache it forever.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 from pathlib import Path
@@ -19,15 +20,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dashboard.api.server import api_routes
+from dashboard.location import STATE
 from dashboard.login import picture_key
 from dashboard.read import sprite_sheets
+from dashboard.workspaces import OLD_ADDRESSES, PAGES
 from engine import store
 from engine.running.launch import TOKEN_VARIABLE
 from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
-from engine.store.walk import paths_in
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -35,7 +38,6 @@ FOREVER = {
 }
 
 CHECKED = {"Cache-Control": "no-cache"}
-VIEWS = Path(__file__).parent / "views"
 ROWS = re.compile(r"\d{1,9}(-\d{1,9}){0,63}", re.ASCII)
 
 
@@ -88,24 +90,25 @@ def routes(root: Path) -> list[BaseRoute]:
     def frame(_: Request) -> Response:
         return Response(_frame(), media_type="text/html", headers=CHECKED)
 
-    def overview(request: Request) -> Response:
-        """Overview is at the root; its name leads there."""
+    def moved(request: Request) -> Response:
+        """An old address leads on with its parameters."""
+        to = OLD_ADDRESSES[request.url.path.rpartition("/")[2]]
         query = request.url.query
-        return RedirectResponse(f"./?{query}" if query else "./")
+        return RedirectResponse(f"./{to}?{query}" if query else f"./{to}")
 
     def script(_: Request) -> Response:
         return Response(_script(), media_type="text/javascript", headers=CHECKED)
 
-    pages = [path.stem.replace("_", "-") for path in paths_in(VIEWS, "[a-z]*.py")]
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
-        Route("/overview", overview),
-        *(Route(f"/{page}", frame) for page in pages if page != "overview"),
+        *(Route(f"/{old}", moved) for old in OLD_ADDRESSES),
+        *(Route(f"/{page.address}", frame) for page in PAGES if page.address),
         Route("/dataloupe/frame.js", script),
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
         Route("/dataloupe/server/{token}", server),
         Mount("/dataloupe/fonts", app=fonts),
+        *api_routes(root),
     ]
 
 
@@ -118,7 +121,7 @@ def _base() -> str:
 @functools.cache
 def _script() -> str:
     content = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
-    return content.replace('"BASE"', f'"{_base()}"')
+    return content.replace('"BASE"', f'"{_base()}"').replace('"STATE"', json.dumps(STATE))
 
 
 @functools.cache

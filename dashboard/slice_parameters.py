@@ -24,6 +24,14 @@ SORTS = {
     "oppose": "Strongest opposer",
 }
 """Sort orders of a slice, with `{}` for the model output; the default is the order of the data."""
+TRAINING_SORTS = {
+    "suspicion": "Most suspect label",
+    "disagreement": "Neighbors disagree most",
+    "self": "Largest self-influence",
+    "harm": "Most harmful",
+    "help": "Most helpful",
+}
+"""Further sort orders of training examples; test examples ignore them."""
 NEED_SCORES = ("support", "oppose")
 _NEEDED = {"predicted": "predicted", "result": "correct", "output": "output"}
 """Parameter → the column of the predictions that it needs; not every task gives every one."""
@@ -49,7 +57,7 @@ class Slice:
         text: Words that a text contains; see `engine.data.word_search`.
         length: Fewest and most words of a text, both included; None for no limit.
         only: Rows picked individually, ascending.
-        sort: One of SORTS; None is the order of the data.
+        sort: One of SORTS or TRAINING_SORTS; None is the order of the data.
     """
 
     label: str | tuple[float, float] | None = None
@@ -96,28 +104,32 @@ class Slice:
 
     def words(self, output: str) -> str:
         """The slice as text, with the name of the model output; empty for all examples."""
-        parts = []
+        return ", ".join(self.words_of_filters(output).values())
+
+    def words_of_filters(self, output: str) -> dict[str, str]:
+        """URL parameter of each filter → the filter as text."""
+        parts = {}
         if isinstance(self.label, tuple):
-            parts.append(f"label {_ends(self.label)}")
+            parts["label"] = f"label {_ends(self.label)}"
         elif self.label is not None:
-            parts.append(f"true class {self.label}")
+            parts["label"] = f"true class {self.label}"
         if self.predicted is not None:
-            parts.append(f"predicted {self.predicted}")
+            parts["predicted"] = f"predicted {self.predicted}"
         if self.result is not None:
-            parts.append(self.result)
+            parts["result"] = self.result
         if self.output is not None:
-            parts.append(f"{output} {_ends(self.output)}")
+            parts["range"] = f"{output} {_ends(self.output)}"
         if self.group is not None:
-            parts.append(f"{self.group[0]} {self.group[1]}")
+            parts["group"] = f"{self.group[0]} {self.group[1]}"
         if self.id is not None:
-            parts.append(f"id contains “{self.id}”")
+            parts["id"] = f"id contains “{self.id}”"
         if self.text is not None:
-            parts.append(f"text has “{self.text}”")
+            parts["text"] = f"text has “{self.text}”"
         if self.length is not None:
-            parts.append(length_words(self.length))
+            parts["length"] = length_words(self.length)
         if self.only is not None:
-            parts.append(f"{len(self.only):,} picked")
-        return ", ".join(parts)
+            parts["only"] = f"{len(self.only):,} picked"
+        return parts
 
 
 PARAMETERS = (
@@ -159,7 +171,7 @@ def read_slice(
         problems.append(f"result must be correct or wrong, not “{_short(result)}”.")
         result = None
     sort = query.get("sort")
-    if sort is not None and sort not in SORTS:
+    if sort is not None and sort not in {**SORTS, **TRAINING_SORTS}:
         problems.append(f"Examples cannot be sorted by “{_short(sort)}”.")
         sort = None
     length = None
@@ -200,7 +212,9 @@ def as_far_as_known(slice: Slice, columns: Collection[str], scored: bool) -> Sli
 
 
 def can_sort(sort: str, columns: Collection[str], scored: bool) -> bool:
-    """Whether examples with these columns can be sorted so."""
+    """Whether examples with these columns can be sorted so; training examples may be."""
+    if sort in TRAINING_SORTS:
+        return True
     return scored if sort in NEED_SCORES else sort.removeprefix("-") in columns
 
 

@@ -15,7 +15,8 @@ from engine.running.jobs import queue
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study import audit_log, removal_sets, slices, tags
+from engine.store.text import counted
+from engine.study import audit_log, decisions, removal_sets, slices, tags
 from engine.study.names import resolve_upload
 from engine.study.reader import StudyReader
 from engine.study.uploads import Upload
@@ -90,6 +91,17 @@ def tag(study: StudyReader, algorithm: str, test: int, name: str) -> None:
     _do(study, "write", what, lambda who: tags.tag(study, algorithm, test, name, who.key))
 
 
+def tag_all(study: StudyReader, algorithm: str, tests: Sequence[int], name: str) -> None:
+    """Add a tag to several predictions."""
+    what = f"tag {counted(len(tests), 'test row')} of {algorithm}"
+
+    def write(who: Person) -> None:
+        for test in tests:
+            tags.tag(study, algorithm, test, name, who.key)
+
+    _do(study, "write", what, write)
+
+
 def untag(study: StudyReader, algorithm: str, test: int, name: str) -> None:
     """Remove a tag from a prediction."""
     by = tags.author_of_tag(study, algorithm, test, name)
@@ -109,6 +121,30 @@ def undo(study: StudyReader, algorithm: str, test: int) -> None:
     by = last.who if last is not None else None
     what = f"undo on test row {test} of {algorithm}"
     _do(study, "write", what, lambda who: tags.undo(study, algorithm, test, who.key), by)
+
+
+def decide(
+    study: StudyReader, rows: Sequence[int], verdict: decisions.Verdict, label: str | None = None
+) -> None:
+    """Decide about training examples, in place of what was decided before."""
+    known, me = decisions.read_decisions(study), person().key
+    authors = [known[row].who for row in rows if row in known]
+    by = next((one for one in authors if one != me), authors[0] if authors else None)
+    what = f"decide {verdict} of {counted(len(rows), 'training example')}"
+
+    def write(who: Person) -> None:
+        for row in rows:
+            decisions.decide(study, row, verdict, label, who.key)
+
+    _do(study, "write", what, write, by)
+
+
+def undo_decision(study: StudyReader, row: int) -> None:
+    """Take back the decision about a training example."""
+    last = decisions.read_decisions(study).get(row)
+    by = last.who if last is not None else None
+    what = f"undo decision of training row {row}"
+    _do(study, "write", what, lambda who: decisions.undo(study, row, who.key), by)
 
 
 def save_slice(study: StudyReader, name: str, parameters: Mapping[str, str]) -> slices.SavedSlice:

@@ -43,6 +43,7 @@ from engine.study.uploads import Upload
 if TYPE_CHECKING:
     import pandas as pd
 
+    from engine.applications.curation.label_suspicion import LabelSuspicion
     from engine.applications.verification import Verification
     from engine.exchange.importing.methods import Imported
 
@@ -246,6 +247,12 @@ class Study(StudyReader):
             StoreError: There is none, some runs are not finished yet, or one cannot be used.
         """
         return read_bank(self, algorithm, train)
+
+    def label_suspicion(self, algorithm: str | None = None) -> LabelSuspicion:
+        """How wrong every training label looks. See `engine.applications.curation`."""
+        from engine.applications.curation.label_suspicion import label_suspicion
+
+        return label_suspicion(self, algorithm)
 
     def quality(self, algorithm: str | None = None) -> Quality | None:
         """LDS and calibration of every method; None until they are measured on subset runs."""

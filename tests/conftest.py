@@ -21,7 +21,7 @@ from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
-from tests.builders import other_tasks
+from tests.builders import other_tasks, pairs
 from tests.builders.built_once import built_once
 from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
@@ -170,6 +170,12 @@ def colors_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study.open(built_once(tmp_path_factory, "colors", other_tasks.colors_study))
 
 
+@pytest.fixture(scope="session")
+def pairs_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of pictures with captions. Read it, never write into it."""
+    return Study.open(built_once(tmp_path_factory, "pairs", pairs.pairs_study))
+
+
 @pytest.fixture
 def study_folder(tmp_path: Path) -> Path:
     """A folder with the small study's spec, not built."""
@@ -186,7 +192,7 @@ def visit(monkeypatch: pytest.MonkeyPatch) -> Any:
         app = AppTest.from_file(str(APP), default_timeout=30)
         for name, value in parameters.items():
             app.query_params[name] = value
-        if "_" in view:
+        if "_" in view or view == "explore":
             app.run()  # Only then is it known that its address is another than its file's name.
         if view != "overview":
             app.switch_page(f"views/{view}.py")

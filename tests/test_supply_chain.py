@@ -18,6 +18,7 @@ ALLOWED = {
 NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
+    "Apache License": "Apache-2.0",  # a first line, with the version in the next
     "Apache 2.0 License": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
@@ -31,6 +32,7 @@ NAMES = {
 OWN = (".py", ".typed", ".css", ".js", ".html", ".toml", ".svg")
 """What we write ourselves, under the license of the repository."""
 OF_OTHERS = {
+    "assets/emoji": ("Apache-2.0", "Apache License"),
     "assets/fashion-mnist": ("MIT", "The MIT License (MIT)"),
     "dashboard/fonts": ("OFL-1.1", "SIL OPEN FONT LICENSE Version 1.1"),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import streamlit as st
@@ -43,6 +44,7 @@ class Query:
         pane: One of PANES.
         key: The side whose directions are shown.
         number: Of the direction, from 0.
+        named: Whether the URL names the side or the direction.
         problems: Messages about invalid parameters.
     """
 
@@ -53,16 +55,22 @@ class Query:
     pane: str
     key: Key
     number: int
+    named: bool
     problems: tuple[str, ...]
 
 
-def read_query(study: StudyReader) -> Query:
-    """Read and check the URL parameters."""
+def read_query(study: StudyReader, given: Mapping[str, str] | None = None) -> Query:
+    """Read and check the URL parameters.
+
+    Args:
+        given: The URL's parameters; None: those of the page that is drawn.
+    """
+    query = st.query_params.to_dict() if given is None else given
     problems: list[str] = []
     names = list(study.algorithms)
 
     def algorithm(key: str, default: str | None) -> str | None:
-        name = st.query_params.get(key)
+        name = query.get(key)
         try:
             return default if name is None else resolve_algorithm(study, name)
         except UnknownName as error:
@@ -79,7 +87,7 @@ def read_query(study: StudyReader) -> Query:
         b = next((name for name in others if name != a), None)
 
     def method(key: str, algorithm: str) -> str:
-        known, chosen = methods_of(study, algorithm), st.query_params.get(f"by_{key}")
+        known, chosen = methods_of(study, algorithm), query.get(f"by_{key}")
         if chosen is None or chosen in known:
             return chosen or known[0]
         name = name_of(study, algorithm)
@@ -87,8 +95,8 @@ def read_query(study: StudyReader) -> Query:
         problems.append(f"{short(name)} has no scores by the method “{str(chosen)[:60]}”.{hint}")
         return known[0]
 
-    pane, key = st.query_params.get("pane", FOUND), st.query_params.get("side", "a")
-    number = st.query_params.get("direction", "1")
+    pane, key = query.get("pane", FOUND), query.get("side", "a")
+    number = query.get("direction", "1")
     return Query(
         a=a,
         b=b,
@@ -97,6 +105,7 @@ def read_query(study: StudyReader) -> Query:
         pane=pane if pane in PANES else FOUND,
         key="b" if key == "b" else "a",
         number=int(number) - 1 if number.isascii() and number.isdigit() and number != "0" else 0,
+        named="side" in query or "direction" in query,
         problems=tuple(problems),
     )
 
@@ -128,6 +137,23 @@ def comparison_of(study: StudyReader, query: Query) -> dict[str, Any] | None:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _comparison(comparison: str, stamps: Stamps, _study: StudyReader) -> dict[str, Any]:
     return read_comparison(_study, comparison)
+
+
+def opened(query: Query, about: dict[str, Any]) -> Query:
+    """The query with the side and the direction to open on where the URL names none.
+
+    The direction that is least likely to be chance; the first one of A where none was judged.
+    """
+    if query.named:
+        return query
+    judged = [
+        (one["p"], key, place)
+        for key in ("a", "b")
+        for place, one in enumerate(about["directions"][key])
+        if one["p"] is not None
+    ]
+    _, key, place = min(judged, default=(None, "a", 0))
+    return replace(query, key="b" if key == "b" else "a", number=place)
 
 
 def hypotheses(study: StudyReader, comparison: str) -> list[dict[str, Any]]:

@@ -32,13 +32,24 @@ def explanation_of_output(
     study: StudyReader, row: int, k: int, algorithm: str, method: str, output: str | None, who: str
 ) -> Explanation:
     """What `Study.explain` gives, without importing torch. Raises as `scores_of_output`."""
+    stored = stored_explanation(study, row, k, algorithm, method, output)
+    if stored is not None:
+        return stored
+    assert output is not None  # scores of the default output are stored
+    query = StoredQuery(study.root, algorithm, "test", row, output)
+    return live_explanation(study, query, scores_of_output(study, algorithm, row, output, who), k)
+
+
+def stored_explanation(
+    study: StudyReader, row: int, k: int, algorithm: str, method: str, output: str | None
+) -> Explanation | None:
+    """What `Study.explain` gives, from stored scores; None if there are none of this output."""
     if output is None:
         return explain(study, row, k, algorithm, method)
     known = read_known(study, "test", row, algorithm)
     if known.is_stored(study, resolve_output(study, output)):
         return explain_output(study, row, output, k, algorithm, method)
-    query = StoredQuery(study.root, algorithm, "test", row, output)
-    return live_explanation(study, query, scores_of_output(study, algorithm, row, output, who), k)
+    return None
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)

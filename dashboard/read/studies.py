@@ -19,7 +19,7 @@ from dashboard.location import Location
 from dashboard.login import picture_key
 from dashboard.read.columns import Effect, effects_of, memberships, numbers_of, output_name
 from dashboard.read.sprite_sheets import gathered
-from dashboard.slice_parameters import NEED_SCORES
+from dashboard.slice_parameters import NEED_SCORES, TRAINING_SORTS
 from engine.applications.verification import Verification, read_verifications
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
@@ -276,7 +276,7 @@ def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np
     """Rows of the slice in its order; ties keep the order of the data."""
     rows = matching(examples, location.slice.filters())
     sort = location.slice.sort
-    if sort is None:
+    if sort is None or sort in TRAINING_SORTS:
         return rows
     if sort in NEED_SCORES:
         keys = -np.abs(
@@ -329,6 +329,7 @@ class Weights:
         order: Training rows, largest total first.
         unit: Of the sums: `in units of the margin`, or `in scores without a unit` while the method
             is uncalibrated.
+        calibrated: Whether they are in units of the output.
     """
 
     support: np.ndarray
@@ -336,6 +337,7 @@ class Weights:
     total: np.ndarray
     order: np.ndarray
     unit: str
+    calibrated: bool
 
 
 def weights(study: StudyReader, algorithm: str, method: str) -> Weights:
@@ -361,7 +363,9 @@ def _weights(
     total = support - oppose
     output = output_name(_study.dataset)
     unit = "in scores without a unit" if slope is None else f"in units of the {output}"
-    return Weights(support, oppose, total, np.argsort(-total, kind="stable"), unit)
+    return Weights(
+        support, oppose, total, np.argsort(-total, kind="stable"), unit, slope is not None
+    )
 
 
 def directions(study: StudyReader, algorithm: str, method: str) -> np.ndarray | None:

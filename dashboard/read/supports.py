@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import streamlit as st
 
 from engine.applications.brittle.data_issues import RULES, DataIssue, find_data_issues
-from engine.applications.brittle.supports import AT_MOST, Supports, find
+from engine.applications.brittle.supports import AT_MOST, PROBABILITY, Supports, find
 from engine.applications.brittle.table import STATUSES, brittle_table
 from engine.applications.verification import Verification, read_verifications
 from engine.store import layout
@@ -22,6 +22,9 @@ from engine.study.tags import TagsAndNotes, read_tags
 
 MOST_SHOWN = 100
 """The largest removal set that the page shows."""
+LIKELY = (50, 80, 90, 95)
+"""Probabilities of a flip, in percent, that the page offers as the least one."""
+LIKELY_BY_DEFAULT = round(100 * PROBABILITY)
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ class Query:
 
     Attributes:
         at_most: K.
+        likely: The least probability of a flip, in percent.
         status, flag, tag, label: Filters; None for any.
         k: Number of examples removed in the view of one prediction; None for its support estimate.
         problems: Messages about invalid parameters.
     """
 
     at_most: int
+    likely: int
     status: str | None
     flag: DataIssue | None
     tag: str | None
@@ -44,9 +49,14 @@ class Query:
     problems: tuple[str, ...]
 
 
-def read_query(study: StudyReader) -> Query:
-    """Read and check the URL parameters; none is trusted, and invalid ones are reported."""
-    query, problems = st.query_params.to_dict(), []
+def read_query(study: StudyReader, given: Mapping[str, str] | None = None) -> Query:
+    """Read and check the URL parameters; none is trusted, and invalid ones are reported.
+
+    Args:
+        given: The URL's parameters; None: those of the page that is drawn.
+    """
+    query = st.query_params.to_dict() if given is None else given
+    problems: list[str] = []
 
     def number(name: str, default: int | None, most: int) -> int | None:
         text = query.get(name)
@@ -64,8 +74,13 @@ def read_query(study: StudyReader) -> Query:
 
     at_most = number("at_most", AT_MOST, MOST_SHOWN) or AT_MOST
     flag = next((name for name in RULES if name == one_of("flag", RULES)), None)
+    likely = query.get("likely", str(LIKELY_BY_DEFAULT))
+    if likely not in map(str, LIKELY):
+        problems.append(f"likely must be one of {LIKELY}, not “{likely[:60]}”.")
+        likely = str(LIKELY_BY_DEFAULT)
     return Query(
         at_most=at_most,
+        likely=int(likely),
         status=one_of("status", STATUSES),
         flag=flag,
         tag=query.get("tag"),
@@ -75,10 +90,20 @@ def read_query(study: StudyReader) -> Query:
     )
 
 
-def supports(study: StudyReader, algorithm: str, method: str, at_most: int) -> Supports:
-    """Support estimates of every test example."""
+def supports(
+    study: StudyReader,
+    algorithm: str,
+    method: str,
+    at_most: int,
+    likely: int = LIKELY_BY_DEFAULT,
+) -> Supports:
+    """Support estimates of every test example.
+
+    Args:
+        likely: The least probability of a flip, in percent.
+    """
     found = stamps_of(_support_files(study, algorithm, method))
-    return _supports(algorithm, method, at_most, found, study)
+    return _supports(algorithm, method, at_most, likely, found, study)
 
 
 def _support_files(study: StudyReader, algorithm: str, method: str) -> list[Path]:
@@ -97,9 +122,9 @@ def _support_files(study: StudyReader, algorithm: str, method: str) -> list[Path
 
 @st.cache_resource(max_entries=8, show_spinner="Estimating data support…")
 def _supports(
-    algorithm: str, method: str, at_most: int, stamps: Stamps, _study: StudyReader
+    algorithm: str, method: str, at_most: int, likely: int, stamps: Stamps, _study: StudyReader
 ) -> Supports:
-    return find(_study, algorithm, method, at_most)
+    return find(_study, algorithm, method, at_most, likely / 100)
 
 
 def data_issues(study: StudyReader, algorithm: str, method: str) -> dict[DataIssue, np.ndarray]:
@@ -155,7 +180,8 @@ def brittle(study: StudyReader, found: Supports) -> tuple[pa.Table, pd.DataFrame
         *layout.verification_files(study.root, found.algorithm),
         *layout.triage_files(study.root),
     ]
-    return _brittle(found.algorithm, found.method, found.at_most, stamps_of(files), study, found)
+    asked = found.algorithm, found.method, found.at_most, found.probability
+    return _brittle(*asked, stamps_of(files), study, found)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -163,6 +189,7 @@ def _brittle(
     algorithm: str,
     method: str,
     at_most: int,
+    probability: float,
     stamps: Stamps,
     _study: StudyReader,
     _found: Supports,
@@ -178,8 +205,13 @@ def _brittle(
 
 
 def matching(table: pd.DataFrame, query: Query) -> np.ndarray:
-    """Positions in the table that pass all filters, ascending."""
+    """Positions in the table that pass all filters, ascending.
+
+    Predictions that retraining refuted are not brittle: only the filter by status lists them.
+    """
     keep = np.ones(len(table), dtype=bool)
+    if query.status is None:
+        keep &= (table["status"] != "refuted").to_numpy()
     for name in ("status", "label"):
         value = getattr(query, name)
         if value is not None:

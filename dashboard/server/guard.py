@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.auth_util import get_cookie_with_chunks
 from streamlit.web.server.starlette.starlette_app_utils import (
@@ -37,9 +37,10 @@ OPEN = re.compile(
     r"|/dataloupe/(server|fonts)/[^/]+|/static/.+"
 )
 """Routes that need no sign-in: they tell nothing of the study, and keep nothing."""
-CLOSED = re.compile(r".*/(_stcore|media|component|app|dataloupe|auth)(/.*)?", re.DOTALL)
+CLOSED = re.compile(r".*/(_stcore|media|component|app|dataloupe|auth|api)(/.*)?", re.DOTALL)
 """Anywhere in a path, since a server may be below another. Other paths are the page itself, which
 is the same for everyone, or its scripts and styles."""
+API = re.compile(r"/api(/.*)?", re.DOTALL)
 MOST_MESSAGE = 32 * 2**20
 """Bytes of one message of a signed-in browser: a lasso around 50,000 points takes some."""
 MOST_MESSAGE_UNSIGNED = 2**16
@@ -85,11 +86,12 @@ class Guard:
         answer: ASGIApp = self.app
         path, method = scope["path"], scope["method"]
         if not is_known(request.headers.get("host"), self.hosts, self.local):
-            answer = _refusal(421, "This server does not answer to that name (docs/serving.md).")
+            words = "This server does not answer to that name (docs/serving.md)."
+            answer = _refusal(421, words, path)
         elif path.rstrip("/") == SIGN_OUT:
             answer = await self._sign_out(request)
         elif not self._may_enter(request) and not _is_open(path, method):
-            answer = _refusal(401, "Sign in first.")
+            answer = _refusal(401, "Sign in first.", path)
         elif method == "PUT" and path.startswith("/_stcore/upload_file/"):
             answer = await take_file(request, self.files())
         await answer(scope, receive, send)
@@ -180,5 +182,9 @@ def _is_open(path: str, method: str) -> bool:
     return OPEN.fullmatch(path) is not None or CLOSED.fullmatch(path) is None
 
 
-def _refusal(status: int, words: str) -> Response:
-    return PlainTextResponse(words, status, {"Connection": "close", "Cache-Control": "no-store"})
+def _refusal(status: int, words: str, path: str = "") -> Response:
+    """A refusal in one line; programs get it as they get every error of the API."""
+    headers = {"Connection": "close", "Cache-Control": "no-store"}
+    if API.fullmatch(path):
+        return JSONResponse({"error": words}, status, headers)
+    return PlainTextResponse(words, status, headers)

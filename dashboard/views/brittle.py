@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from html import escape
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlencode
 
 import numpy as np
@@ -12,43 +12,39 @@ import streamlit as st
 
 from dashboard.location import EXPLAIN, WHAT_IF, Location, go, keep, read_location
 from dashboard.names import short
-from dashboard.parts.charts.logit_gap_curve import logit_gap_curve
 from dashboard.parts.controls.copy_link_button import copy_link
-from dashboard.parts.controls.tags_and_notes import tags_panel
-from dashboard.parts.gallery.cards import influence_cards, test_cards
+from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Card, Group, gallery
-from dashboard.parts.jobs.support_verification import progress, verify_button, verify_first
+from dashboard.parts.jobs.support_verification import progress, verify_first
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice, warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.removal.until_flip import until_flip
 from dashboard.read.studies import badge, examples, open_study, requested_row, what_it_shows
 from dashboard.read.supports import (
+    LIKELY,
+    LIKELY_BY_DEFAULT,
     MOST_SHOWN,
     brittle,
     matching,
     read_query,
     supports,
-    verifications,
 )
 from dashboard.slice_parameters import position_in_slice
 from engine.applications.brittle.data_issues import RULES
-from engine.applications.brittle.supports import AT_MOST, REQUIRED_AGREEMENT, verified
-from engine.applications.brittle.table import STATUSES, Format, as_bytes
-from engine.applications.verification import Verification
-from engine.attribution.evaluation.quality import TWO_SIDED_95
+from engine.applications.brittle.supports import AT_MOST
+from engine.applications.brittle.table import STATUSES, Format, as_bytes, standing
 from engine.build.retraining import check_recipe, has_recipe
 from engine.store.errors import DataloupeError
-from engine.store.quantities import CHANGE, LOGIT_GAP, SHARE
+from engine.store.quantities import FLIP
 from engine.study.calibration_advice import calibration_advice
 from engine.study.capabilities import missing
 from engine.study.methods import has_scores, read_quality
 from engine.study.models import has_predictions
-from engine.study.rankings import influences
 from engine.study.reader import StudyReader
 from engine.study.run_banks import wants_bank
 
@@ -58,8 +54,10 @@ FILES: tuple[tuple[str, Format, str], ...] = (
     ("Parquet", "parquet", "application/vnd.apache.parquet"),
 )
 PER_PAGE = 60
-SIDE = 112
+SIDE = 84
 BADGES = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
+LIST_HEIGHT = 720
+"""Of the list in pixels; it scrolls beside the prediction that is open."""
 MARKS: dict[str, Literal["both", "alone"]] = {"verified": "both", "refuted": "alone"}
 
 study = open_study()
@@ -85,8 +83,9 @@ if method is None or not has_predictions(study, algorithm):
 query = read_query(study)
 if query.problems:
     warning(["This link has invalid parameters.", *query.problems])
-found = supports(study, algorithm, method, query.at_most)
-table = brittle(study, found)[1]
+found = supports(study, algorithm, method, query.at_most, query.likely)
+arrow, table = brittle(study, found)
+counted = standing(arrow)
 test_examples = examples(study, "test", algorithm)
 chosen, hint = requested_row(study, "test", location.test)
 
@@ -96,7 +95,19 @@ chosen, hint = requested_row(study, "test", location.test)
 
 def filters() -> None:
     """The filters of the list, each kept in the URL."""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
+    labels = sorted(set(table["label"]))
+    tags = sorted({tag for tags in table["tags"] for tag in tags})
+    issues = [name for name in RULES if any(name in some for some in table["data_issues"])]
+    states = {name: f"{BADGES[name]} ({counted[name]:,})" for name in STATUSES if counted[name]}
+    choices = (
+        ("status", "Status", states, query.status),
+        ("label", "True class", {name: name for name in labels}, query.label),
+        ("flag", "Data issue", {name: name for name in issues}, query.flag),
+        ("tag", "Tag", {name: name for name in tags}, query.tag),
+    )
+    used = sum(value is not None for *_, value in choices)
+    used += (query.at_most != AT_MOST) + (query.likely != LIKELY_BY_DEFAULT)
+    with st.popover(f"Filters ({used})" if used else "Filters", icon=":material/filter_list:"):
         st.session_state["at_most"] = query.at_most
         st.number_input(
             "Remove at most",
@@ -105,29 +116,29 @@ def filters() -> None:
             key="at_most",
             on_change=keep,
             args=("at_most", AT_MOST, ("page",)),
-            width=150,
         )
-        labels = sorted(set(table["label"]))
-        tags = sorted({tag for tags in table["tags"] for tag in tags})
-        issues = [name for name in RULES if any(name in some for some in table["data_issues"])]
-        for name, label, options, value in (
-            ("status", "Status", [one for one in STATUSES if one in BADGES], query.status),
-            ("label", "True class", labels, query.label),
-            ("flag", "Data issue", issues, query.flag),
-            ("tag", "Tag", tags, query.tag),
-        ):
+        st.session_state["likely"] = query.likely
+        st.selectbox(
+            "Probability of a flip",
+            LIKELY,
+            format_func=lambda percent: f"at least {percent}%",
+            key="likely",
+            on_change=keep,
+            args=("likely", LIKELY_BY_DEFAULT, ("page",)),
+        )
+        for name, label, options, value in choices:
             if value is not None and value not in options:
-                options = [value, *options]
+                options = {value: BADGES.get(value, value), **options}
             st.session_state[name] = value
             st.selectbox(
                 label,
                 options,
                 index=None,
-                placeholder="Any",
+                placeholder="Any but refuted" if name == "status" else "Any",
+                format_func=options.__getitem__,
                 key=name,
                 on_change=keep,
                 args=(name, None, ("page",)),
-                width=190,
                 help="\n\n".join(f"**{issue}**: {RULES[issue]}" for issue in issues) or None
                 if name == "flag"
                 else None,
@@ -171,10 +182,10 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
     plain_cards = test_cards(test_examples, some["row"].to_numpy(), here)
     cards = []
     for card, (_, one) in zip(plain_cards, some.iterrows(), strict=True):
-        changes = f"→ {one['other']}"
+        likely = FLIP.text(one["flip_probability"])
         hint = (
             f"{card.hint}; predicted to become {one['other']} without {one['support']:.0f} "
-            f"training examples, {one['status']}"
+            f"training examples, with probability {likely}, {one['status']}"
         )
         if len(one["data_issues"]):
             hint += f"; data issues: {', '.join(one['data_issues'])}"
@@ -184,15 +195,16 @@ def cards_of(places: np.ndarray, here: Location) -> list[Card]:
             Card(
                 row=card.row,
                 name=str(one["predicted"]),
-                note=changes,
+                note=f"→ {one['other']}",
                 hint=hint,
-                aside=f"k {one['support']:.0f}",
+                score=f"{likely} · k {one['support']:.0f}",
+                bar=float(one["flip_probability"]),
                 wrong=not one["correct"],
                 href="brittle?" + urlencode(parameters),
                 title=card.title,
                 text=card.text,
                 file=card.file,
-                tag=BADGES[one["status"]],
+                tag=BADGES[one["status"]] if one["status"] in MARKS else None,
                 mark=MARKS.get(one["status"]),
             )
         )
@@ -213,122 +225,30 @@ def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
         st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))
 
 
+def nothing_likely() -> None:
+    """In place of an empty list: how much wider the search would have to be."""
+    least = min(LIKELY)
+    others = found.reaching(least / 100)
+    notice(
+        f"No prediction flips with a probability of {FLIP.text(found.probability)} or more",
+        f"{others:,} flip with {least}% or more when at most {found.at_most} are removed. Removing "
+        "more makes a flip likelier; more subset runs make its probability surer.",
+    )
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        for label, name, value, useful in (
+            (f"List those from {least}%", "likely", least, others > 0),
+            (f"Remove up to {MOST_SHOWN}", "at_most", MOST_SHOWN, found.at_most < MOST_SHOWN),
+        ):
+            if useful:
+                st.button(label, on_click=go, kwargs={name: value}, key=f"wider_{name}")
+
+
 # --- one prediction ----------------------------------------------------------------------------
 
 
-def verdict(row: int, size: int, after: float, half_width: float) -> str:
-    """One sentence: the predicted effect of the removal."""
-    example = test_examples.table.iloc[row]
-    predicted, label = escape(short(example["predicted"])), escape(short(example["label"]))
-    kinds = "supporters" if found.right[row] else "opposers"
-    is_now = f"“{predicted}”" + (
-        ", which is correct" if found.right[row] else f", but it is {label}"
-    )
-    if not found.calibrated:
-        return (
-            f"Predicted {is_now}. The scores are not calibrated, so its {kinds} are ranked, but "
-            "the effect of removing them is not predicted."
-        )
-    if found.agreement[row] < REQUIRED_AGREEMENT:
-        return (
-            f"Predicted {is_now}. No flip is predicted: only {SHARE.text(found.agreement[row])} of "
-            "the models trained on all data agree, so it depends on chance, not on examples."
-        )
-    if not size:
-        return (
-            f"Predicted {is_now}. Not predicted to flip when its {found.at_most} strongest {kinds} "
-            "are removed."
-        )
-    removed = f"{size} strongest {kinds}" if size > 1 else f"strongest {kinds[:-1]}"
-    interval_ = LOGIT_GAP.within(after, after - half_width, after + half_width)
-    before = LOGIT_GAP.text(found.logit_gap[row])
-    return (
-        f"Predicted {is_now}. Without its <b>{removed}</b> it is predicted to become "
-        f"{'wrong' if found.right[row] else 'right'}: logit gap {before} → {interval_}."
-    )
-
-
-def proof(row: int, one: Verification | None) -> str:
-    """The result of retraining, or a note that the prediction is not verified."""
-    outcome = None if one is None else one.of(row)
-    if one is None or outcome is None or outcome.flips is None or outcome.flips_with is None:
-        return (
-            '<p class="dl-aside">Predicted, not verified: no model has been retrained for it.</p>'
-        )
-    good = outcome.flipped
-    models = len(outcome.without)
-    flips = round(outcome.flips.mean * models)
-    summary = f"{flips} of {models} retrained models flip "
-    summary += f"({SHARE.range(outcome.flips.low, outcome.flips.high)}); "
-    summary += f"with all data {SHARE.text(outcome.flips_with.mean)} do"
-    change = f"{test_examples.output} changed by {CHANGE.text(outcome.change)}"
-    if outcome.low is not None and outcome.high is not None:
-        change += f" ({CHANGE.range(outcome.low, outcome.high)})"
-    if outcome.predicted is not None:
-        change += f", predicted {CHANGE.text(outcome.predicted.mean)}"
-    return (
-        f'<p class="dl-result" data-kind="{"good" if good else "wrong"}" role="status">'
-        f"{'Verified' if good else 'Refuted'}: {escape(summary)}.</p>"
-        f'<p class="dl-aside">{escape(change[0].upper() + change[1:])}.</p>'
-    )
-
-
 def detail(row: int, study: StudyReader, here: Location) -> None:
-    """The curve with its slider, the removal set, the verification, tags and notes."""
-    now = read_query(study)
-    size = int(found.size[row])
-    ranked = found.removal(row, found.at_most)
-    if not len(ranked):
-        notice("Nothing to remove", "No training example supports this prediction.")
-        return
-    k = min(now.k or size or len(ranked), len(ranked))
-    one = np.array([row])
-    after, half_width = found.after(one)[0, : len(ranked)], found.half_width(one)[0, : len(ranked)]
-    last = max(size, 1) - 1
-    st.html(
-        f'<p class="dl-says">{verdict(row, size, float(after[last]), float(half_width[last]))}</p>'
-    )
-    if found.calibrated:
-        if len(ranked) > 1:
-            st.session_state["removed"] = k
-            st.slider(
-                "Training examples removed",
-                1,
-                len(ranked),
-                key="removed",
-                on_change=keep,
-                args=("removed", size),
-            )
-        error = TWO_SIDED_95 * float(found.logit_gap_deviation[row]) / found.checkpoints**0.5
-        gaps = np.array([found.logit_gap[row], *after]), np.array([error, *half_width])
-        st.html(logit_gap_curve(*gaps, k, size))
-    if size:
-        with st.container(horizontal=True, vertical_alignment="center", key="proof"):
-            st.html(proof(row, verified(found, verifications(study, algorithm)).get(row)))
-            if has_recipe(study, algorithm):
-                verify_button(study, found, row)
-    training = examples(study, "train")
-    scores = found.score[row, :k]
-    amounts = None if found.units is None else influences(found.units, scores, row)
-    largest = float(np.abs(found.score[row]).max()) or 1.0
-    test = str(test_examples.table["id"].iloc[row])
-    sign: Any = "support" if found.right[row] else "oppose"
-    group = Group(
-        "Removal set",
-        influence_cards(training, ranked[:k], scores, largest, here, test, amounts),
-        title=f"The {k} removed" if k > 1 else "The removed example",
-        words="Strongest first",
-        sign=sign,
-    )
-    gallery(study, "train", [group], SIDE, "removal")
-    removal_buttons(
-        study,
-        ranked[:k],
-        f"{k:,} that the prediction of {test} depends on",
-        here,
-        "What if these were removed?",
-    )
-    tags_panel(study, algorithm, row)
+    """The prediction as examples are removed; only this is redrawn by its slider."""
+    until_flip(study, found, row, read_query(study).k, here)
 
 
 def one_prediction(row: int, rows: np.ndarray) -> None:
@@ -342,24 +262,18 @@ def one_prediction(row: int, rows: np.ndarray) -> None:
                 where = f"<b>{place:,}</b> of {len(rows):,}"
                 st.html(f'<div class="dl-where">{where}</div>', width="content")
             st.space("stretch")
-            for name, other in (("Previous", before), ("Next", after)):
+            for name, other, arrow_key in (("Previous", before, "Left"), ("Next", after, "Right")):
                 st.button(
                     name,
                     disabled=other is None,
+                    shortcut=arrow_key,
                     on_click=open_example,
                     args=(other,),
                     key=name.lower(),
                 )
             if st.button("Explain", icon=":material/compare_arrows:", key="explain"):
                 st.switch_page(EXPLAIN, query_params=location.parameters(test=id_))
-            st.button(
-                "Close",
-                icon=":material/close:",
-                key="close",
-                on_click=go,
-                kwargs={"test": None, "removed": None},
-            )
-        side, main = st.columns([0.24, 0.76], gap="large")
+        side, main = st.columns([0.3, 0.7], gap="medium")
         with side:
             subject(study, algorithm, "test", row, test_examples.table.iloc[row].to_dict())
             for issue in next(iter(table["data_issues"][table["row"] == row]), ()):
@@ -372,11 +286,14 @@ def one_prediction(row: int, rows: np.ndarray) -> None:
 
 places = matching(table, query)
 with st.container(horizontal=True, vertical_alignment="center"):
+    refuted = counted["refuted"]
     st.html(
         title(
             "Brittle predictions",
-            f"{len(table):,} of {len(found.logit_gap):,} are predicted to flip when at most "
-            f"{query.at_most} training {kind} are removed",
+            f"{len(table) - refuted:,} of {len(found.logit_gap):,} are predicted to flip when at "
+            f"most {query.at_most} training {kind} are removed"
+            + (f", {counted['verified']:,} of them verified" if counted["verified"] else "")
+            + (f"; retraining refuted {refuted:,} more" if refuted else ""),
         )
     )
     quality_badge(badge(study, algorithm, method))
@@ -385,10 +302,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
 progress(study)
 if chosen is None and location.test is not None:
     warning([f"There is no test example “{short(location.test)}” here.{hint}"])
-if chosen is not None:
-    one_prediction(chosen, table["row"].to_numpy(np.int64)[places])
-
 if not found.calibrated and wants_bank(study, algorithm) and read_quality(study, algorithm) is None:
+    if chosen is not None:
+        one_prediction(chosen, np.empty(0, np.int64))
     building(
         "Flips are predicted as soon as the subset runs are measured",
         lambda study: read_quality(study, algorithm) is not None,
@@ -396,27 +312,41 @@ if not found.calibrated and wants_bank(study, algorithm) and read_quality(study,
     )
     st.stop()
 if not found.calibrated:
+    if chosen is not None:
+        one_prediction(chosen, np.empty(0, np.int64))
     notice(
         "The scores are not calibrated",
         "Training examples are ranked, but the effect of removing them cannot be predicted. "
         + calibration_advice(study, algorithm, method),
     )
     st.stop()
-filters()
+
+rows = table["row"].to_numpy(np.int64)[places]
 if not len(table):
-    notice(
-        f"No prediction flips when at most {query.at_most} are removed",
-        "Allow a larger removal set, or choose another method above.",
-    )
+    with st.container(horizontal=True, key="toolbar"):
+        filters()
+    nothing_likely()
+    if chosen is not None:
+        one_prediction(chosen, rows)
     st.stop()
-with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
-    st.html(f'<div class="dl-where"><b>{len(places):,}</b> listed</div>', width="content")
-    st.space("stretch")
-    if has_recipe(study, algorithm):
-        verify_first(study, found, table["row"].to_numpy()[places])
-    export(len(places))
-try:
-    check_recipe(study, algorithm)
-except DataloupeError as error:
-    aside(f"These predictions cannot be verified: {error}")
-part(location, partial(listed, places))
+with st.container(key="list_and_detail" if location.test is None else "detail_and_list"):
+    left, right = st.columns([0.34, 0.66], gap="medium")
+with left:
+    with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
+        st.html(f'<div class="dl-where"><b>{len(places):,}</b> listed</div>', width="content")
+        st.space("stretch")
+        filters()
+        if has_recipe(study, algorithm) and len(places):
+            verify_first(study, found, rows)
+        export(len(places))
+    with st.container(height=LIST_HEIGHT, border=False, key="brittle_list"):
+        part(location, partial(listed, places))
+    try:
+        check_recipe(study, algorithm)
+    except DataloupeError as error:
+        aside(f"These predictions cannot be verified: {error}")
+with right:
+    if chosen is None and len(rows) and location.test is None:
+        chosen = int(rows[0])
+    if chosen is not None:
+        one_prediction(chosen, rows)

@@ -39,6 +39,7 @@ from dashboard.read.comparisons import (
     comparison_of,
     methods_of,
     name_of,
+    opened,
     read_query,
 )
 from dashboard.read.studies import examples, open_study
@@ -210,7 +211,8 @@ def quick(a: str, b: str) -> None:
         notice("This upload does not run", str(error), kind="error")
         return
     tests = examples(study, "test", against)
-    quick_report(study, found, upload.name, name_of(study, against), tests, location)
+    letters = "ab" if upload.id == a else "ba"
+    quick_report(study, found, upload.name, name_of(study, against), tests, location, letters)
 
 
 def panes(study: StudyReader, here: Location) -> None:
@@ -219,6 +221,7 @@ def panes(study: StudyReader, here: Location) -> None:
     about = comparison_of(study, now)
     if about is None:
         return
+    now = opened(now, about)
     with st.container(horizontal=True, vertical_alignment="center", key="panes"):
         choice("Show", PANES, now.pane, "pane", FOUND, label_visibility="collapsed")
         st.space("stretch")
@@ -265,6 +268,8 @@ if query.b is None:
     st.stop()
 
 choose(query.a, query.b)
+if known := [copy for one in (query.a, query.b) if one in uploads for copy in uploads[one].copies]:
+    warning(known)
 if comparison_of(study, query) is None:
     not_compared(query.b)
     quick(query.a, query.b)

@@ -22,12 +22,13 @@ from dashboard.names import short
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.downloads import export
 from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.gallery.beside import PARAMETER, choose_beside, side_by_side
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.explanation import (
-    Influences,
     influence_gallery,
     influence_groups,
+    opposers_first,
     similar_group,
 )
 from dashboard.parts.gallery.gallery import Group, gallery
@@ -42,6 +43,7 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.outputs.chooser import choose_output
 from dashboard.parts.outputs.live_scores import influences_of, live_scores
 from dashboard.parts.outputs.wording import influence_words, question_title
+from dashboard.parts.quality.own_quality import own_quality
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
 from dashboard.parts.text.find_text import find_text
@@ -52,6 +54,7 @@ from dashboard.parts.text.same_words import (
     with_words_rank,
 )
 from dashboard.parts.text.token_view import can_split, choose_text
+from dashboard.read.influences import stored_influences
 from dashboard.read.rows_in_words import mistakes_first
 from dashboard.read.studies import (
     badge,
@@ -65,14 +68,12 @@ from dashboard.slice_parameters import position_in_slice
 from engine.store.layout import TRAK
 from engine.store.quantities import numbers_mean
 from engine.study.capabilities import has
-from engine.study.counterfactuals import predict_removal, read_units
 from engine.study.example_outputs import live_missing, read_known
 from engine.study.measured_quality import live_badge
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, read_similarity
 from engine.study.output_names import concrete, default_output, resolve_output
-from engine.study.rankings import find_influences, read_top, read_totals
-from engine.study.rankings import influences as influences_in
+from engine.study.rankings import find_influences, read_top
 from engine.study.reader import StudyReader
 from engine.study.similar_texts import COMPARED, rows_similar_in_words
 
@@ -165,14 +166,22 @@ slice_text = location.slice.words(found.output) or f"all test {kind}s"
 
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(question_title(output, example, known))
-    if method is not None:
-        choose_output(study, output, known, default_output(study), lacking)
-    st.html(
-        f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
-        width="content",
-    )
-    copy_link("copy")
-    with st.container(horizontal=True, gap="small", width="content"):
+    with st.container(
+        horizontal=True,
+        vertical_alignment="center",
+        horizontal_alignment="right",
+        gap="small",
+        key="explain_bar",
+    ):
+        st.html(
+            f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
+            width="content",
+        )
+        if method is not None:
+            choose_output(study, output, known, default_output(study), lacking)
+        if method is not None and stored:
+            choose_beside(study, after, found)
+        copy_link("copy")
         button_to_explore("Explore")
         st.button(
             "Previous",
@@ -192,6 +201,11 @@ with st.container(horizontal=True, vertical_alignment="center"):
         )
 
 # --- supporting and opposing examples, redrawn when k changes -----------------------------------
+
+
+def mistaken(here: Location) -> bool:
+    """Whether the page is about a wrong prediction, by the output of the true label."""
+    return here.output is None and not example.get("correct", True)
 
 
 def explanation(row: int, study: StudyReader, here: Location) -> None:
@@ -235,18 +249,7 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
         strongest = [scores.support, scores.oppose]
     if show != SIMILAR and method is not None:
         if scores is None:
-            totals = read_totals(study, algorithm, method)
-            found_rows = find_influences(study, row, here.k, algorithm, method)
-            units = read_units(study, algorithm, method)
-            influences = Influences(
-                *found_rows,
-                support_total=float(totals["test_support"][row]),
-                oppose_total=float(totals["test_oppose"][row]),
-                support_amounts=None if units is None else influences_in(units, found_rows[1], row),
-                oppose_amounts=None if units is None else influences_in(units, found_rows[3], row),
-                without_support=predict_removal(study, row, found_rows[1], algorithm, method),
-                without_oppose=predict_removal(study, row, found_rows[3], algorithm, method),
-            )
+            influences = stored_influences(study, row, here.k, algorithm, method)
         else:
             influences = influences_of(scores, here.k)
         # Imported scores may come without predictions.
@@ -291,15 +294,23 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     numbers = ""
     if show != SIMILAR and method is not None:
         numbers = numbers_mean(found.output, shown.method, shown.calibrated)
+    wrong = mistaken(here)
+    if wrong:
+        groups = opposers_first(groups)
     influence_gallery(study, training, groups, kind, here, test, numbers)
-    if show != SIMILAR and method is not None and len(influences.support):
-        removal_buttons(
-            study,
-            influences.support,
-            f"{len(influences.support)} strongest supporters of test {kind} {test}",
-            here,
-            "What if these supporters were removed?",
+    if show != SIMILAR and method is not None:
+        # What explains a mistake is what pulled away from the true label.
+        removed, who = (
+            (influences.oppose, "opposers") if wrong else (influences.support, "supporters")
         )
+        if len(removed):
+            removal_buttons(
+                study,
+                removed,
+                f"{len(removed)} strongest {who} of test {kind} {test}",
+                here,
+                f"What if these {who} were removed?",
+            )
     if (
         show != SIMILAR
         and method is not None
@@ -311,11 +322,29 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
 
 # --- layout: the example on the left ------------------------------------------------------------
 
+other, hint = requested_row(study, "test", st.query_params.get(PARAMETER))
+if PARAMETER in st.query_params and other is None:
+    notice(f"There is no test {kind} “{short(st.query_params[PARAMETER])}” to show beside", hint)
+if other is not None and method is not None and stored:
+
+    def two(study: StudyReader, here: Location) -> None:
+        """Both explanations, redrawn when k changes."""
+        with st.container(horizontal=True, vertical_alignment="center"):
+            quality_badge(badge(study, algorithm, method))
+            st.space("stretch")
+            sides(here.k, largest_k_of(study))
+        side_by_side(study, method, (row, other), here, kind)
+
+    part(location, two)
+    st.stop()
+
 side, main = st.columns([0.24, 0.76], gap="large")
 with side:
     subject(study, algorithm, "test", row, example)
     if not found.has_predictions and method is not None:
         unpredicted(study)
+    if method is not None and stored and location.show not in (SIMILAR, WORDS):
+        own_quality(study, algorithm, method, row)
 
 with main:
     part(location, partial(explanation, row))

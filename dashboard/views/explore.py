@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
-from dashboard.location import EXPLAIN, LARGE, SIZES, SMALL, Location, go, keep, read_location
+from dashboard.location import EXPLAIN, Location, go, keep, read_location
 from dashboard.parts.controls.downloads import export_slice
 from dashboard.parts.controls.saved_slices import saved
-from dashboard.parts.controls.selected_examples import select, selection
-from dashboard.parts.controls.slice_filters import filters
+from dashboard.parts.controls.selected_examples import select
+from dashboard.parts.controls.selection_bar import selection_bar
+from dashboard.parts.controls.slice_filters import filters, order
+from dashboard.parts.controls.thumbnail_size import PER_PAGE, SIDE, size_control
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.build_progress import building, unpredicted
@@ -20,9 +21,6 @@ from dashboard.slice_parameters import FORMER, MOST_PICKED, PARAMETERS, rows_tex
 from engine.study.capabilities import has
 from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
-
-PER_PAGE = {LARGE: 120, SMALL: 960}
-SIDE = {LARGE: 112, SMALL: 56}
 
 study = open_study()
 location = read_location(study)
@@ -45,20 +43,12 @@ def open_example(here: Location, test: str) -> None:
 
 # --- title, count, filters ---------------------------------------------------------------------
 
-st.html(
-    f'<div class="dl-title"><h1>Test {kind}</h1>'
-    f"<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>"
-)
-filters(study, location, found)
-if location.slice.only is not None:
-    st.button(
-        f"Only the {len(location.slice.only):,} picked",
-        icon=":material/close:",
-        key="unpick",
-        help="Remove this filter",
-        on_click=go,
-        kwargs={"only": None, "page": None},
+with st.container(horizontal=True, vertical_alignment="center", key="slice"):
+    heading = f'<div class="dl-title"><h1>Test {kind}</h1>'
+    st.html(
+        f"{heading}<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>", width="content"
     )
+    filters(study, location, found)
 
 if not found.has_predictions and location.method is not None:
     unpredicted(study)
@@ -67,26 +57,6 @@ elif not found.has_predictions:
         "Predictions appear as soon as they are computed",
         lambda study: has_predictions(study, algorithm),
         algorithm,
-    )
-
-
-def size_control(size: str, first: int) -> None:
-    """Control for the thumbnail size; the first example on the page stays on it."""
-
-    def changed() -> None:
-        chosen = st.session_state["size"]
-        page = first // PER_PAGE[chosen] + 1
-        go(size=chosen if chosen != LARGE else None, page=page if page > 1 else None)
-
-    st.session_state["size"] = size
-    st.segmented_control(
-        "Thumbnails",
-        list(SIZES),
-        format_func=SIZES.__getitem__,
-        key="size",
-        required=True,
-        on_change=changed,
-        label_visibility="collapsed",
     )
 
 
@@ -100,15 +70,24 @@ def cards_of_slice(study: StudyReader, here: Location) -> None:
     page = max(1, min(here.page, pages))
     first = (page - 1) * per_page
     on_page = rows[first : first + per_page]
-    with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
-        selection(here, found, rows, on_page, kind)
-        st.space("stretch")
+
+    def sizes_and_slices() -> None:
+        order(here, found)
         if has(study, "pictures"):
             size_control(here.size, first)
         saved(study, here, found)
-        chosen = np.array(here.selected, dtype=np.int64)
-        which = f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}"
-        export_slice(study, found, chosen if len(chosen) else rows, which, here)
+
+    selection_bar(
+        study,
+        here,
+        "test",
+        found,
+        rows,
+        on_page,
+        kind,
+        lambda some, which: export_slice(study, found, some, which, here),
+        sizes_and_slices,
+    )
     if not len(rows):
         notice(
             f"No {kind} match", f"No test example matches: {location.slice.words(found.output)}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import streamlit as st
 
 from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
 from dashboard.names import plain, short
+from dashboard.parts.charts.map_preview import map_preview
 from dashboard.parts.charts.scatter_map import (
+    DENSE,
     MOST_DRAWN,
     NAMES,
     OUTPUT,
     Selection,
     colours_of,
+    corners_of,
     drawn_rows,
     layers,
     scatter,
@@ -33,6 +37,8 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.removal.removal_set_form import requested_set
+from dashboard.read.maps import EMBEDDING, Kind, kinds_of, lasso_rows, lasso_text, positions
 from dashboard.read.studies import (
     badge,
     examples,
@@ -42,16 +48,30 @@ from dashboard.read.studies import (
     weights,
     what_it_shows,
 )
-from dashboard.slice_parameters import FORMER
-from engine.store.layout import MAP_KINDS, SPLITS, MapKind, Split
-from engine.study.live_and_maps import has_map, read_map
+from dashboard.slice_parameters import FORMER, MOST_PICKED, read_rows, rows_text
+from dashboard.writes import keep_set
+from engine.store.errors import DataloupeError
+from engine.store.layout import SPLITS, Split
+from engine.study.live_and_maps import has_map
 from engine.study.methods import ranked_methods
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import parse_examples
 
 SIDE = 84
 SHOWN = 48
-KIND_NAMES: dict[MapKind, str] = {"umap": "UMAP", "pca": "PCA"}
+KIND_NAMES: dict[Kind, str] = {
+    "umap": "Influence (UMAP)",
+    "pca": "Influence (PCA)",
+    EMBEDDING: "Embedding (PCA)",
+}
+CLOSE = (
+    "{}s with similar influence on predictions lie close together",
+    "{}s with similar embeddings lie close together",
+)
+NAMED: dict[Split, str] = {"test": "selected", "train": "selected_train"}
+"""Parameters of the selection, which the pages with grids have, too."""
+LASSO = "lasso"
+"""The parameter of a lasso around more examples than can be named one by one."""
 
 study = open_study()
 location = read_location(study)
@@ -69,12 +89,8 @@ def parameter(name: str, options: tuple[Any, ...], problems: list[str]) -> Any:
 
 
 problems: list[str] = []
-drawn: MapKind = parameter("kind", MAP_KINDS, problems)
-if (
-    not study.has_data
-    or method is None
-    or not all(has_map(study, algorithm, method, one) for one in MAP_KINDS)
-):
+kinds = kinds_of(study, algorithm, method) if study.has_data and method is not None else []
+if not kinds or method is None:
     st.html(title("Map", "not drawn yet"))
     building(
         "The map appears when everything else is computed",
@@ -87,30 +103,67 @@ if (
     )
     st.stop()
 
+drawn: Kind = parameter("kind", tuple(kinds), problems)
 both: dict[Split, Any] = {split: examples(study, split, algorithm) for split in SPLITS}
 colours = colours_of(both)
 if OUTPUT in colours and st.query_params.get("colour") == study.dataset.output == FORMER:
     st.query_params["colour"] = OUTPUT
 by: str = parameter("colour", tuple(colours), problems) if colours else ""
-STATE = f"map selection {location.study} {algorithm}"
 
 
 def selected() -> Selection:
-    """The selection, kept for this session however the chart is redrawn."""
-    found: Selection = st.session_state.get(STATE, {"train": [], "test": []})
+    """The selection, which is in the URL: rows, or a lasso around all that are within it."""
+    found: Selection = {"train": [], "test": []}
+    text = st.query_params.get(LASSO)
+    if text is not None:
+        within = lasso_rows(study, text, algorithm, str(method))
+        if within is not None:
+            return within
+        problems.append(f"lasso must be a line around points of this map, not “{short(text)}”.")
+    for split, name in NAMED.items():
+        rows = read_rows(name, st.query_params.to_dict(), study.dataset.rows(split), problems)
+        found[split] = list(rows or ())
+    if not found["train"] and (kept := requested_set(study)) is not None:
+        found["train"] = kept.rows.tolist()
     return found
 
 
-def select(found: Selection) -> None:
-    """Callback: replace the selection."""
-    st.session_state[STATE] = found
+def select(found: Selection, corners: list[tuple[float, float]] | None = None) -> None:
+    """Callback: replace the selection.
+
+    Args:
+        corners: Of the lasso that selected them; it is kept if they are too many to name.
+    """
+    if corners is not None:
+        text = lasso_text(drawn, corners)
+        around = lasso_rows(study, text, algorithm, str(method)) or found
+        if max(map(len, around.values())) > MOST_PICKED:
+            go(**{LASSO: text, "set": None}, **dict.fromkeys(NAMED.values()))
+            return
+        found = around  # also those within it that are not drawn
+    set_ = None
+    if len(found["train"]) > MOST_PICKED:
+        try:
+            set_ = keep_set(
+                study, found["train"], f"{len(found['train']):,} selected on the map"
+            ).key
+        except DataloupeError as error:
+            st.session_state["map_message"] = f"{error} The first {MOST_PICKED} are selected."
+    if len(found["test"]) > MOST_PICKED:
+        st.session_state["map_message"] = (
+            f"Only the first {MOST_PICKED} test {kind}s are selected; a lasso can hold more."
+        )
+    picked = {name: rows_text(found[split][:MOST_PICKED]) or None for split, name in NAMED.items()}
+    if set_ is not None:
+        picked[NAMED["train"]] = None
+    go(**{LASSO: None, "set": set_}, **picked)
 
 
 def chart_selected() -> None:
     """Callback of the chart: select by lasso, box or click."""
-    points = st.session_state[chart_key()].selection.points
-    if points:
-        select(selection_of(points))
+    chosen = st.session_state[chart_key()].selection
+    if chosen.points:
+        select(selection_of(chosen.points), corners_of(chosen))
 
 
 def chart_key() -> str:
@@ -131,8 +184,7 @@ def looked_at() -> tuple[Split, int] | None:
 def controls() -> None:
     """Controls for the layout and the color of the points."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="map_bar"):
-        kinds: dict[str, str] = {kind: KIND_NAMES[kind] for kind in MAP_KINDS}
-        choice("Layout", kinds, drawn, "kind", MAP_KINDS[0])
+        choice("Layout", {one: KIND_NAMES[one] for one in kinds}, drawn, "kind", kinds[0])
         if colours:
             choice("Color by", colours, by, "colour", next(iter(colours)))
         if (ring := looked_at()) is not None:
@@ -225,7 +277,15 @@ def galleries(here: Location, chosen: Selection) -> None:
             SIDE,
             f"map_{split}",
             open_test if split == "test" else open_train,
+            selected=chosen[split],
+            most=max(number, 1),
+            on_select=partial(select_in_grid, split),
         )
+
+
+def select_in_grid(split: Split, rows: list[int]) -> None:
+    """Callback of a grid: what is unmarked there leaves the selection on the map."""
+    select({**selected(), split: rows})
 
 
 def open_test(row: int) -> None:
@@ -267,35 +327,40 @@ def chart(study: StudyReader, here: Location) -> None:
         )
     if message := st.session_state.pop("map_message", None):
         warning([message])
+    dense = sum(sizes.values()) >= DENSE
     caption = (
         f"Circles: {count['train']:,} training {kind}s. Diamonds: {count['test']:,} test {kind}s. "
-        "Click a point, or select several with the lasso or box."
+        "Click a point, or select several with the lasso or box"
+        + (": all within it are selected. Gray: where many are." if dense else ".")
     )
     if sum(sizes.values()) > MOST_DRAWN:
         caption += (
             f" An even sample of {sum(count.values()):,} of {sum(sizes.values()):,} is drawn."
         )
     aside(caption)
-    place = read_map(study, drawn, algorithm, method)
+    place = positions(study, drawn, algorithm, str(method))
     figure = scatter(place, both, layers(both, rows, by), chosen, ring, by)
-    st.plotly_chart(
-        figure,
-        key=chart_key(),
-        on_select=chart_selected,
-        selection_mode=("points", "box", "lasso"),
-        config={"displaylogo": False, "scrollZoom": True},
-        alt=f"{KIND_NAMES[drawn]} map of the attribution space"
-        + (f", colored by {colours[by].lower()}" if by else "")
-        + f". {caption}",
-    )
+    with st.container(key="map_chart"):
+        st.plotly_chart(
+            figure,
+            key=chart_key(),
+            on_select=chart_selected,
+            selection_mode=("points", "box", "lasso"),
+            config={"displaylogo": False, "scrollZoom": True},
+            alt=f"{KIND_NAMES[drawn]}: map of all examples"
+            + (f", colored by {colours[by].lower()}" if by else "")
+            + f". {caption}",
+        )
+    map_preview(study, "map_chart")
     galleries(here, chosen)
 
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title("Map", f"{kind}s with similar influence on predictions lie close together"))
+    st.html(title("Map", CLOSE[drawn == EMBEDDING].format(kind)))
     st.space("stretch")
     quality_badge(badge(study, algorithm, method))
     copy_link("copy")
+selected()  # finds problems of the link
 if problems:
     warning(["This link has invalid parameters.", *problems])
 if looked_at() is None and (location.train or location.test):

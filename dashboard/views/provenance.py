@@ -129,6 +129,12 @@ with left:
         '<p class="dl-aside">build computes missing files, with the same bytes for the same spec, '
         "seed and device; doctor verifies every file and lists broken ones.</p>"
     )
+    heading("For programs")
+    st.html(
+        '<p>Every page has a twin in JSON: <a href="api">the API of this server</a>, described by '
+        '<a href="api/openapi.json">its OpenAPI document</a>. <code>dataloupe mcp</code> lets an '
+        "assistant ask the same.</p>"
+    )
     heading("This server")
     facts(
         {

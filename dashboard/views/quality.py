@@ -10,7 +10,7 @@ from dashboard.names import short
 from dashboard.parts.charts.histogram import Series, histogram
 from dashboard.parts.charts.interval_bars import Bar, intervals
 from dashboard.parts.charts.line_chart import Line, curves
-from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement, show
+from dashboard.parts.charts.predicted_vs_actual import DOTS, POINTS, agreement, show
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.layout.blocks import aside, facts, figures, heading, table
 from dashboard.parts.layout.build_progress import building
@@ -190,11 +190,13 @@ def predicted_against_actual(
     count, held_out = outputs["actual"].shape
     calibrated = measured.calibration is not None
     if row is None:
-        sampled = f"; {POINTS:,} of them, drawn at random" if count * held_out > POINTS else ""
         caption = (
-            f"Each point is one of {count:,} test examples in one of {held_out:,} held-out masks"
-            f"{sampled}. Click one to explain its example."
+            f"Each point is one of {count:,} test examples in one of {held_out:,} held-out masks. "
+            "Click one to explain its example."
         )
+        if count * held_out > POINTS:
+            caption = "Color: where many points are, on a logarithmic scale. " + caption
+            caption += f" {DOTS:,} points are drawn, at random."
     else:
         caption = (
             f"Each point is one of {held_out:,} held-out masks. Their rank correlation is "
@@ -266,7 +268,7 @@ with compared:
                 "single test example is noisy: trust the shape, not one value.",
                 [
                     Series("above chance", of_each[above], "good"),
-                    Series("not above chance", of_each[~above], "wrong"),
+                    Series("not above chance", of_each[~above], "chance"),
                 ],
                 np.linspace(-1, 1, BINS + 1),
                 ("−1", "0", "+1"),

@@ -32,6 +32,7 @@ from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.text.find_text import find_text
 from dashboard.parts.text.token_view import can_split, tokens_on_request
 from dashboard.read.columns import output_noun
+from dashboard.read.influenced import strongest_of_training
 from dashboard.read.studies import (
     badge,
     examples,
@@ -42,11 +43,10 @@ from dashboard.read.studies import (
     what_it_shows,
 )
 from engine.store.quantities import CORRELATION, INFLUENCE, numbers_mean
-from engine.study.counterfactuals import read_units
 from engine.study.methods import has_scores
 from engine.study.neighbours import find_neighbours, has_neighbours, read_similarity
 from engine.study.output_names import default_output, resolve_output
-from engine.study.rankings import influences, read_top_of_training
+from engine.study.rankings import read_top_of_training
 from engine.study.reader import StudyReader
 from engine.study.training_datamodels import has_training_datamodels, read_training_datamodel
 
@@ -238,34 +238,23 @@ def influenced(row: int, study: StudyReader, here: Location) -> None:
             f"{shortened(asked).title} are computed on Explain, for one test {kind} at a time."
         )
     groups = []
-    parts = {}
-    for sign in ("support", "oppose"):
-        rows, scores = top[f"{sign}_index"][:k], top[f"{sign}_score"][:k]
-        parts[sign] = rows[rows >= 0], scores[rows >= 0]
-    largest = max(float(np.abs(scores).max(initial=0)) for _, scores in parts.values())
-    calibration = read_units(study, algorithm, method)
-
+    helped, harmed = strongest_of_training(study, row, k, algorithm, method)
+    largest = max(float(np.abs(side.scores).max(initial=0)) for side in (helped, harmed))
     noun = output_noun(study.dataset)
-
-    def amounts(rows: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
-        return None if calibration is None else influences(calibration, scores, rows)
-
-    rows, scores = parts["support"]
     groups.append(
         Group(
             f"Predictions it {plus} most",
-            influenced_cards(tests, rows, scores, largest, here, amounts(rows, scores)),
+            influenced_cards(tests, helped.rows, helped.scores, largest, here, helped.amounts),
             title=f"{plus.capitalize()} most",
             words=f"Without it, the scores predict a lower {noun} for these test examples." + units,
             sign="support",
             empty=f"It {plus} no test prediction.",
         )
     )
-    rows, scores = parts["oppose"]
     groups.append(
         Group(
             f"Predictions it {minus} most",
-            influenced_cards(tests, rows, scores, largest, here, amounts(rows, scores)),
+            influenced_cards(tests, harmed.rows, harmed.scores, largest, here, harmed.amounts),
             title=f"{minus.capitalize()} most",
             words=f"Without it, the scores predict a higher {noun} for these test examples."
             + units,

@@ -64,8 +64,11 @@ def task_for(study: StudyReader, model: torch.nn.Module, seed: int) -> Task:
 def new_context(
     study: StudyReader, task: Task, model: torch.nn.Module, seed: int
 ) -> dict[str, np.ndarray]:
-    """The context of a model; empty if the task has none."""
+    """The context of a model, and its gallery; empty if the task has none."""
     if task.context is None:
         return {}
-    arrays = read_stacked_arrays(study, "train")
-    return task.context(model.eval(), arrays, study.dataset.encoding, seed)
+    encoding = study.dataset.encoding
+    found = task.context(model.eval(), read_stacked_arrays(study, "train"), encoding, seed)
+    if task.gallery is None:
+        return found
+    return {**found, **task.gallery(model, read_stacked_arrays(study, "test"), encoding)}

@@ -11,7 +11,7 @@ from rich.console import Console
 from engine.api import Study
 from engine.cli.arguments import Verbs, add_attribution, add_json, add_machine
 from engine.cli.printing import console, one_line, table
-from engine.store.quantities import SHARE
+from engine.store.quantities import FLIP, SHARE
 from engine.store.text import counted
 from engine.study.calibration_advice import calibration_advice
 
@@ -36,6 +36,13 @@ def add_verbs(verbs: Verbs) -> None:
         default=20,
         metavar="K",
         help="largest number of training examples to remove (default: %(default)s)",
+    )
+    brittle.add_argument(
+        "--probability",
+        type=float,
+        default=0.8,
+        metavar="P",
+        help="least probability at which a flip is predicted (default: %(default)s)",
     )
     brittle.add_argument(
         "--verify",
@@ -70,7 +77,7 @@ def _brittle(options: argparse.Namespace) -> int:
     if options.out is not None:
         format_of(options.out)  # before any work
     study = Study.open(options.study)
-    supports = find(study, options.algorithm, options.method, options.at_most)
+    supports = find(study, options.algorithm, options.method, options.at_most, options.probability)
     algorithm = supports.algorithm
     if options.verify > 0:
         check(study, algorithm, supports.method, options.seeds)
@@ -107,7 +114,8 @@ def _brittle(options: argparse.Namespace) -> int:
 def _print_brittle(
     shown: Console, supports: Supports, rows: list[dict[str, Any]], advice: str
 ) -> None:
-    heads = "id", "label", "predicted", "would be", "data support", "status", "flips", "data issues"
+    heads = ["id", "label", "predicted", "would be", "data support", "likely", "status", "flips"]
+    heads += ["data issues"]
     has_files = any(row.get("file") is not None for row in rows)
     listed = table(*heads, *["file"] * has_files)
     for row in rows[:SHOWN]:
@@ -115,6 +123,7 @@ def _print_brittle(
         listed.add_row(
             *(row[name] for name in ("id", "label", "predicted", "other")),
             str(row["support"]),
+            FLIP.text(row["flip_probability"]),
             row["status"],
             "–" if rate is None else f"{SHARE.text(rate)} of {row['seeds']}",
             ", ".join(row["data_issues"]),
@@ -125,10 +134,13 @@ def _print_brittle(
     if len(rows) > SHOWN:
         shown.print(f"and {len(rows) - SHOWN:,} more; --out writes them all")
     if supports.calibrated:
+        refuted = sum(row["status"] == "refuted" for row in rows)
         shown.print(
-            f"{len(rows):,} of {len(supports.logit_gap):,} predictions are predicted to flip by "
-            f"removing at most {counted(supports.at_most, 'training example')}. Only retraining "
-            "proves it: --verify N."
+            f"{len(rows) - refuted:,} of {len(supports.logit_gap):,} predictions are predicted to "
+            f"flip by removing at most {counted(supports.at_most, 'training example')}, each with "
+            f"a probability of at least {FLIP.text(supports.probability)}"
+            + (f", beside {refuted:,} that retraining refuted" if refuted else "")
+            + ". Only retraining proves it: --verify N."
         )
     else:
         shown.print(

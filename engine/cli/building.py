@@ -1,4 +1,4 @@
-"""init, build, serve, demo: make a study and open its dashboard."""
+"""init, build, serve, mcp, demo: make a study and open its dashboard, or let an assistant ask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.api import Study
 from engine.cli.arguments import Verbs, add_machine, add_server
 from engine.cli.progress import BuildProgress
 from engine.cli.trusting import ask_to_trust
-from engine.data.templates import spec_from_template
+from engine.data.templates import EXAMPLES, spec_from_template
 from engine.models.hf_folder import allow_downloads
 from engine.store import layout
 from engine.study.trust import trust_study
@@ -62,6 +62,12 @@ def add_verbs(verbs: Verbs) -> None:
     )
     serve.set_defaults(verb=_serve)
 
+    mcp = verbs.add_parser(
+        "mcp", help="answer an assistant's questions about a study (Model Context Protocol, stdio)"
+    )
+    mcp.add_argument("study", type=Path, help="folder of the study")
+    mcp.set_defaults(verb=_mcp)
+
     demo = verbs.add_parser(
         "demo", help="build the embedded demo study and open its dashboard while it builds"
     )
@@ -69,8 +75,13 @@ def add_verbs(verbs: Verbs) -> None:
         "study",
         type=Path,
         nargs="?",
-        default=Path("demo"),
-        help="folder of the study (default: %(default)s)",
+        help="folder of the study (default: demo, or demo-EXAMPLE)",
+    )
+    demo.add_argument(
+        "--example",
+        choices=EXAMPLES,
+        default=next(iter(EXAMPLES)),
+        help="what it is about: clothes in classes, or emoji with captions (default: %(default)s)",
     )
     add_machine(demo)
     add_server(demo)
@@ -112,11 +123,19 @@ def _serve(options: argparse.Namespace) -> int:
     )
 
 
+def _mcp(options: argparse.Namespace) -> int:
+    from engine.running.launch import become_mcp_server
+
+    become_mcp_server(Study.open(options.study).root)
+
+
 def _demo(options: argparse.Namespace) -> int:
     from engine.cli.demo import demo
 
+    first = options.example == next(iter(EXAMPLES))
     return demo(
-        options.study,
+        options.study or Path("demo" if first else f"demo-{options.example}"),
+        EXAMPLES[options.example],
         device=options.device,
         workers=options.workers,
         address=options.address,

@@ -14,19 +14,20 @@ from engine.store.records import Progress
 
 def demo(
     root: Path,
+    template: str,
     device: str = "auto",
     workers: int | None = None,
     address: str = "127.0.0.1",
     port: int | None = None,
     open_browser: bool = True,
 ) -> int:
-    """Build the demo study in `root`, or continue it, and serve it until Ctrl-C.
+    """Build a template's study in `root`, or continue the one there, and serve it until Ctrl-C.
 
     The dashboard opens as soon as there are pictures to show. Its pages fill in as the build goes
     on, and show which stages are still running.
     """
     if not (root / "study.toml").exists():
-        Study.create(root, spec_from_template("fashion-mnist"))
+        Study.create(root, spec_from_template(template))
     study = Study.open(root)
     url: str | None = None
     started = time.monotonic()

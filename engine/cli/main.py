@@ -20,6 +20,7 @@ from engine.cli import (
     exchanging,
     explaining,
     jobs,
+    labels,
     texts,
     trusting,
     unlearning,
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     texts.add_verbs(verbs)
     evaluating.add_verbs(verbs)
     brittle.add_verbs(verbs)
+    labels.add_verbs(verbs)
     comparing.add_verbs(verbs)
     unlearning.add_verbs(verbs)
     exchanging.add_verbs(verbs)

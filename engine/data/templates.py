@@ -9,6 +9,10 @@ from pathlib import Path
 from engine.data.assets import asset
 from engine.store.errors import SpecError
 
+EXAMPLES = {"clothes": "fashion-mnist", "captions": "captions"}
+"""What `dataloupe demo` can show → the template whose data come with Dataloupe; the first is the
+default."""
+
 
 def template_names() -> list[str]:
     """Names of the shipped specs."""

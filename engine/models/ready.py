@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from engine.models.answers import described, logits_of
 from engine.models.calling import call
+from engine.models.pairs import ANSWER, PAIRS, check_pairs
 from engine.store.errors import SpecError
 
 _CONTIGUOUS = "keeps_layout"
@@ -65,10 +66,13 @@ def make_ready(
                     "converts their inputs; gradients are as coarse."
                 )
         model.eval()  # for layers that were created during the first pass
-        _check_answer(architecture, answer, n_classes)
-        pictures = inputs.get("input")
-        if pictures is not None and pictures.ndim == 4 and not _runs_channels_last(model, pictures):
-            model.register_forward_pre_hook(_make_contiguous)
+        if encoding.get(ANSWER) == PAIRS:
+            check_pairs(architecture, answer)
+        else:
+            _check_answer(architecture, answer, n_classes)
+        pictures = any(tensor.ndim == 4 for tensor in inputs.values())
+        if pictures and not _runs_channels_last(model, inputs):
+            model.register_forward_pre_hook(_make_contiguous, with_kwargs=True)
             object.__setattr__(model, _CONTIGUOUS, True)
     object.__setattr__(model, _NOTES, notes)
     return model
@@ -126,16 +130,22 @@ def keeps_layout(model: nn.Module) -> bool:
     return bool(getattr(model, _CONTIGUOUS, False))
 
 
-def _make_contiguous(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(part.contiguous() if isinstance(part, Tensor) else part for part in args)
+def _make_contiguous(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple(map(_contiguous, args)), {name: _contiguous(p) for name, p in kwargs.items()}
 
 
-def _runs_channels_last(model: nn.Module, inputs: Tensor) -> bool:
+def _contiguous(part: Any) -> Any:
+    return part.contiguous() if isinstance(part, Tensor) else part
+
+
+def _runs_channels_last(model: nn.Module, inputs: dict[str, Tensor]) -> bool:
     """Whether the model runs channels_last. `x.view(len(x), -1)` after a convolution forbids it."""
     contiguous = [(parameter, parameter.data) for parameter in model.parameters()]
     use_fast_layout(model)
     try:
-        model(in_fast_layout(inputs))
+        call(model, {name: in_fast_layout(tensor) for name, tensor in inputs.items()})
     except Exception:  # it has just run on the same contiguous numbers
         return False
     finally:

@@ -51,9 +51,17 @@ def resnet_small(
         logit_scale: Factor on the logits; below 1 it makes training smoother.
     """
     channels, _, _ = picture_shape(encoding)
+    trunk = residual_trunk(channels, width, activation, pooling)
+    return Classifier(trunk, head_of(4 * width, n_classes, logit_scale))
+
+
+def residual_trunk(
+    channels: int, width: int, activation: str = "relu", pooling: str = "max"
+) -> nn.Sequential:
+    """The five stages: `[batch, channels, h, w]` → `[batch, 4 · width]`."""
     narrow, wide = 2 * width, 4 * width
     block = functools.partial(convolution, activation=activation)
-    trunk = nn.Sequential(
+    return nn.Sequential(
         block(channels, width, stride=2),
         block(width, narrow),
         POOLINGS[pooling](2),
@@ -63,7 +71,6 @@ def resnet_small(
         Residual(block(wide, wide), block(wide, wide)),
         GlobalAverage(),
     )
-    return Classifier(trunk, head_of(wide, n_classes, logit_scale))
 
 
 def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from engine.models.classifier import Embeds
 from engine.models.hf_folder import CONFIG, checked_config, find_folder, read_config, reason_of
+from engine.models.pairs import ANSWER, PAIRS
 from engine.store import layout
 from engine.store.errors import SpecError, StoreError
 from engine.store.files import read_json
@@ -26,6 +27,8 @@ _NOT_OF_AN_ARCHITECTURE = (
     *("id2label", "label2id", "num_labels", "problem_type", "dtype", "torch_dtype"),
     *("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation"),
 )
+TEXT_PART, PICTURE_PART = "text_config", "vision_config"
+"""Keys of a config with both towers of a model of pictures and captions."""
 INSTALL = "pip install 'dataloupe[transformers]'"
 
 
@@ -78,17 +81,19 @@ def stored_config(name: str, study: Path | None) -> dict[str, Any]:
 def build_transformer(
     config: Mapping[str, Any], encoding: dict[str, Any], n_classes: int, name: str
 ) -> nn.Module:
-    """A classifier with random weights.
+    """A classifier, or a model of pairs, with random weights.
 
     Args:
         config: As in config.json.
-        encoding: With `shape` for pictures, or with a tokenizer.
+        encoding: With `shape` for pictures, with a tokenizer, or both for pairs.
         n_classes: Number of logits.
         name: For messages.
 
     Raises:
         SpecError: The architecture is not of this kind, or does not fit the encoding.
     """
+    if encoding.get(ANSWER) == PAIRS:
+        return build_clip(config, encoding, name)
     pictures = "shape" in encoding
     made, model_class = _classes(config, pictures, name)
     made.num_labels = n_classes
@@ -118,20 +123,7 @@ def build_transformer(
 def _classes(config: Mapping[str, Any], pictures: bool, name: str) -> tuple[Any, Any]:
     """A config as an object, and the class of its classifier."""
     library = transformers(f"architecture 'transformers:{name}'")
-    kind = config["model_type"]
-    try:
-        config_class = library.models.auto.configuration_auto.CONFIG_MAPPING[kind]
-    except KeyError as error:
-        raise SpecError(
-            f"{name}: transformers {library.__version__} has no model_type {kind!r}. Install a "
-            "version that has it."
-        ) from error
-    kept = {key: value for key, value in config.items() if key not in _NOT_OF_AN_ARCHITECTURE}
-    try:
-        made = config_class.from_dict(json.loads(json.dumps(kept)))
-    except Exception as error:  # whatever is checked there
-        reason = reason_of(error)
-        raise SpecError(f"{name}: its {CONFIG} cannot be used: {reason}.") from error
+    kind, made = config["model_type"], config_object(config, name)
     auto = library.models.auto.modeling_auto
     if pictures:
         mapping, what = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, "pictures"
@@ -150,9 +142,83 @@ def _classes(config: Mapping[str, Any], pictures: bool, name: str) -> tuple[Any,
     return made, chosen
 
 
+def config_object(config: Mapping[str, Any], name: str) -> Any:
+    """A config as an object of the library.
+
+    Raises:
+        SpecError: The library does not know its model_type, or cannot use it.
+    """
+    library = transformers(f"architecture 'transformers:{name}'")
+    kind = config["model_type"]
+    try:
+        config_class = library.models.auto.configuration_auto.CONFIG_MAPPING[kind]
+    except KeyError as error:
+        raise SpecError(
+            f"{name}: transformers {library.__version__} has no model_type {kind!r}. Install a "
+            "version that has it."
+        ) from error
+    kept = {key: value for key, value in config.items() if key not in _NOT_OF_AN_ARCHITECTURE}
+    try:
+        return config_class.from_dict(json.loads(json.dumps(kept)))
+    except Exception as error:  # whatever is checked there
+        reason = reason_of(error)
+        raise SpecError(f"{name}: its {CONFIG} cannot be used: {reason}.") from error
+
+
+def build_clip(config: Mapping[str, Any], encoding: dict[str, Any], name: str) -> nn.Module:
+    """A model of pictures with captions as CLIP, with random weights.
+
+    Raises:
+        SpecError: It is not of this kind, or does not fit the encoding.
+    """
+    library, made = transformers(name), config_object(config, name)
+    model_class = library.models.auto.modeling_auto.MODEL_MAPPING.get(type(made), None)
+    model_class = model_class[0] if isinstance(model_class, (tuple, list)) else model_class
+    if not {TEXT_PART, PICTURE_PART} <= {*config} or not hasattr(made, "logit_scale_init_value"):
+        raise SpecError(
+            f"{name} is a {config['model_type']}, which has no towers for pictures and captions "
+            "with a contrastive loss: a model such as CLIP is needed."
+        )
+    if "token_ids" not in encoding:
+        raise SpecError(
+            f"'transformers:{name}' reads the tokens of its own tokenizer, and this study's "
+            "captions are split into words: remove `tokenizer` under [task], or name the folder "
+            "there."
+        )
+    check_vocabulary(config, encoding["token_ids"], name)
+    most = longest_input(config, name)
+    if encoding["max_tokens"] > most:
+        raise SpecError(
+            f"'transformers:{name}' takes {most:,} tokens, and this study reads "
+            f"{encoding['max_tokens']:,} of each caption: set max_tokens = {most} under [task]."
+        )
+    model: nn.Module = _paired(model_class)(made)
+    return model
+
+
+@functools.cache
+def _paired(model_class: Any) -> Any:
+    """The class, with an answer that `engine.models.pairs` reads."""
+    return type(model_class.__name__, (_WithScale, model_class), {"__module__": __name__})
+
+
+class _WithScale:
+    def forward(
+        self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        answer: Any = super().forward(  # type: ignore[misc]
+            input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask
+        )
+        scale: torch.Tensor = self.logit_scale  # type: ignore[attr-defined]
+        return answer.image_embeds, answer.text_embeds, scale.exp()
+
+
 def check_vocabulary(config: Mapping[str, Any], token_ids: int, name: str) -> None:
     """Raise SpecError if a model has no embedding for some token of a tokenizer."""
-    size = config.get("vocab_size")
+    if TEXT_PART in config:
+        size = config_object(config, name).text_config.vocab_size
+    else:
+        size = config.get("vocab_size")
     if isinstance(size, int) and token_ids > size:
         raise SpecError(
             f"{name} has embeddings of {counted(size, 'token')}, and the tokenizer has "
@@ -167,8 +233,10 @@ def longest_input(config: Mapping[str, Any], name: str) -> int:
     their config is too large.
 
     Raises:
-        SpecError: The config is not of a model that classifies texts.
+        SpecError: The config is not of a model of texts.
     """
+    if TEXT_PART in config:
+        return max(1, int(config_object(config, name).text_config.max_position_embeddings))
     made, model_class = _classes(config, False, name)
     limits = [_NO_LIMIT]
     stated = getattr(made, "max_position_embeddings", None)

@@ -13,13 +13,16 @@ import sys
 import time
 import webbrowser
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NoReturn
 
 from engine.store.errors import DataloupeError
 
 FIRST_PORT = 8501
 PORTS_TO_TRY = 100
 STARTUP_SECONDS = 60.0
+INSTALL_MCP = "pip install 'dataloupe[mcp]'"
 TOKEN_VARIABLE = "DATALOUPE_SERVER"
 """Holds a random token that identifies the server: a different one may have taken its port."""
 
@@ -91,18 +94,41 @@ def _start(
             # Another server took the port first: try the next one.
 
 
+def become_mcp_server(root: str | Path) -> NoReturn:
+    """Replace this process by the server that an assistant asks (`dashboard.api.mcp_server`).
+
+    Raises:
+        DataloupeError: The package that speaks the protocol is missing or too old.
+    """
+    try:
+        known = version("mcp")
+    except PackageNotFoundError:
+        raise DataloupeError(f"mcp needs the package of the protocol: {INSTALL_MCP}.") from None
+    if int(known.partition(".")[0]) < 2:
+        raise DataloupeError(f"mcp {known} is too old, 2.0 or newer is needed: {INSTALL_MCP}.")
+    command, environment = _command("dashboard.api.mcp_server", Path(root))
+    sys.stdout.flush()
+    os.execve(command[0], command, environment)
+
+
+def _command(module: str, root: Path) -> tuple[list[str], dict[str, str]]:
+    """What runs a module of ours on a study: its command line and environment."""
+    # -P: the current folder may be the study's, with modules that shadow installed ones.
+    command = [sys.executable, "-P", "-m", module, str(root.resolve())]
+    modules = [str(Path(path).resolve()) for path in sys.path if path]
+    return command, {**os.environ, "PYTHONPATH": os.pathsep.join(modules)}
+
+
 def _start_at(
     root: Path, address: str, port: int, more: Sequence[str]
 ) -> tuple[subprocess.Popen[bytes], str]:
     token = secrets.token_hex(8)
-    # -P: the current folder may be the study's, with modules that shadow installed ones.
-    command = [sys.executable, "-P", "-m", "dashboard", str(root.resolve())]
-    modules = [str(Path(path).resolve()) for path in sys.path if path]
+    command, environment = _command("dashboard", root)
     child = subprocess.Popen(
         [*command, "--address", address, "--port", str(port), "--end-with-input", *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, TOKEN_VARIABLE: token, "PYTHONPATH": os.pathsep.join(modules)},
+        env={**environment, TOKEN_VARIABLE: token},
         start_new_session=True,  # Ctrl-C reaches this process only, which then stops the server
     )
     try:

@@ -142,6 +142,17 @@ INFLUENCE = Quantity("influence", "{}", _signed, 3)
 """What a training example adds to a model output: its calibrated score, in the output's unit."""
 TOTAL_INFLUENCE = Quantity("total influence", "{}", _significant, 3)
 """Sum of the sizes of a training example's influences on all test predictions."""
+NET_INFLUENCE = Quantity("net influence", "{}", _signed, 3)
+"""Sum of a training example's influences on all test predictions: below 0 where it hurts."""
+SELF_INFLUENCE = Quantity("self-influence", "{}", _signed, 3)
+"""What training on an example adds to its own output: mean of the subset runs with it minus mean of
+those without."""
+SUSPICION = Quantity("label suspicion", "share of the test labels", _percent, 1)
+"""Share of the test labels that look less wrong than this training label."""
+LABEL_MARGIN = Quantity("margin of the label", "log-odds", _signed, 3)
+"""Of a training label: by models that did not see it or, as the study says, by weaker evidence."""
+DISAGREEMENT = Quantity("neighbors that disagree", "share of the nearest", _percent, 0)
+"""Share of the nearest training examples with another label."""
 OUTPUT = Quantity("{}", "{}", _signed, 3)
 """The model output, such as the margin, log p/(1 − p), in the mean logits of the checkpoints."""
 CHANGE = Quantity("change of the {}", "{}", _signed, 3)
@@ -158,6 +169,8 @@ CONFIDENCE = Quantity("confidence", "probability", _percent, 1)
 """Probability of the predicted class, in the mean logits of the checkpoints."""
 PROBABILITY = Quantity("probability", "probability", _percent, 1)
 """Probability of a class, in the mean logits of the checkpoints."""
+FLIP = Quantity("probability of a flip", "probability", _percent, 0)
+"""Probability that models retrained without some examples together predict another class."""
 ACCURACY = Quantity("accuracy", "share of the examples", _percent, 1)
 SHARE = Quantity("share", "share", _percent, 0)
 """A part of a whole: models that flip, influence of one sign, variance that is explained."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from engine import store
-from engine.attribution.evaluation.quality import TWO_SIDED_95, Quality
+from engine.attribution.evaluation.quality import TWO_SIDED_95, Measured, Quality
 from engine.attribution.evaluation.verdict import ceiling_text
 from engine.store import layout
 from engine.store.errors import StoreError
@@ -149,3 +149,22 @@ def read_lds_of_each(
 
     outputs = read_predicted_and_actual(study, algorithm, method)
     return spearman(outputs["predicted"], outputs["actual"])
+
+
+def read_own_lds(
+    study: StudyReader, test: int, algorithm: str, method: str
+) -> tuple[Measured, int] | None:
+    """LDS of one test example with its interval, and the number of test runs; None if unmeasured.
+
+    Args:
+        test: Test row.
+    """
+    from engine.attribution.evaluation.lds import interval_of_one, spearman
+
+    quality = read_quality(study, algorithm)
+    if quality is None or method not in quality.methods:
+        return None
+    outputs = read_predicted_and_actual(study, algorithm, method)
+    predicted, actual = (np.asarray(outputs[name][[test]]) for name in ("predicted", "actual"))
+    runs = actual.shape[1]
+    return interval_of_one(float(spearman(predicted, actual)[0]), runs), runs

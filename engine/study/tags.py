@@ -15,11 +15,15 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from engine import store
 from engine.store import layout
+from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError, StoreError
+from engine.store.layout import Split
 from engine.store.text import valid_text
 from engine.study.names import resolve_algorithm, resolve_row
 from engine.study.reader import StudyReader
@@ -41,10 +45,12 @@ class Change:
     Attributes:
         id: Name of its file.
         at: Nanoseconds since 1970.
-        test: The test row whose prediction by the algorithm is tagged.
+        algorithm: Whose prediction is tagged; empty for what is about a training example.
+        test: The row that it is about, of its split.
         value: The tag, the note, or the id of the change that is undone.
         data: Fingerprint of the data at that time.
         who: Who made it; empty if that is not known.
+        split: `train` for decisions about training examples (`engine.study.decisions`).
     """
 
     id: str
@@ -55,6 +61,10 @@ class Change:
     value: str
     data: str
     who: str = ""
+    split: Split = "test"
+
+
+_CHANGES: FileCache[Change | None] = FileCache(most=2 * MOST_CHANGES)
 
 
 @dataclass
@@ -127,20 +137,23 @@ def read_tags(study: StudyReader, algorithm: str) -> dict[int, TagsAndNotes]:
     return replay(changes(study, algorithm))
 
 
-def changes(study: StudyReader, algorithm: str) -> list[Change]:
+def changes(study: StudyReader, algorithm: str, split: Split = "test") -> list[Change]:
     """All changes for the study's data, oldest first.
 
     Broken files are skipped; `dataloupe doctor` lists them.
     """
-    found = []
-    for path in layout.triage_files(study.root):
-        try:
-            found.append(Change(**store.read_json(path)))
-        except (StoreError, TypeError):
-            continue
-    data = study.dataset.fingerprint
-    mine = [one for one in found if one.algorithm == algorithm and one.data == data]
+    every = [_CHANGES.get(path, partial(_change, path)) for path in layout.triage_files(study.root)]
+    wanted = algorithm, split, study.dataset.fingerprint
+    mine = [one for one in every if one and (one.algorithm, one.split, one.data) == wanted]
     return sorted(mine, key=lambda one: (one.at, one.id))
+
+
+def _change(path: Path) -> Change | None:
+    """A stored change; None if its file is broken."""
+    try:
+        return Change(**store.read_json(path))
+    except (StoreError, TypeError):
+        return None
 
 
 def replay(changes: Iterable[Change]) -> dict[int, TagsAndNotes]:
@@ -172,13 +185,30 @@ def _check_room(count: int, most: int, what: str) -> None:
 def _write(
     study: StudyReader, algorithm: str, test: int, action: Action, value: str, who: str
 ) -> Change:
+    algorithm, test = resolve_algorithm(study, algorithm), resolve_row(study, "test", int(test))
+    return write_change(study, algorithm, test, action, value, who)
+
+
+def write_change(
+    study: StudyReader,
+    algorithm: str,
+    row: int,
+    action: Action,
+    value: str,
+    who: str,
+    split: Split = "test",
+) -> Change:
+    """Store one change; its algorithm and row are known to exist.
+
+    Raises:
+        DataloupeError: There are too many changes, or the folder cannot be written.
+    """
     if len(layout.triage_files(study.root)) >= MOST_CHANGES:
         raise DataloupeError(
             f"This study has {MOST_CHANGES:,} changes of tags and notes, the most there can be."
         )
-    algorithm, test = resolve_algorithm(study, algorithm), resolve_row(study, "test", int(test))
     name, data = secrets.token_hex(8), study.dataset.fingerprint
-    change = Change(name, time.time_ns(), algorithm, test, action, value, data, who)
+    change = Change(name, time.time_ns(), algorithm, row, action, value, data, who, split)
     path = layout.triage_file(study.root, name)
     with store.writing_to(path.parent):
         store.write_json(path, asdict(change), data)

@@ -50,7 +50,8 @@ class Upload:
         when: Time in UTC, ISO 8601.
         preprocessing: Description of the model's inputs, as shown to its owner.
         dataset: Fingerprint of the study's data at that time.
-        copies: A sentence for each given file that was a copy of another and is not kept.
+        copies: A sentence for each given file that was a copy of another and is not kept, or that
+            equals a checkpoint of the study.
     """
 
     id: str

@@ -34,15 +34,19 @@ TASKS = {
     "image-classification": "engine.tasks.image_classification",
     "image-multilabel": "engine.tasks.image_multilabel",
     "image-regression": "engine.tasks.image_regression",
+    "image-text": "engine.tasks.image_text",
     "text-classification": "engine.tasks.text_classification",
     "text-multilabel": "engine.tasks.text_multilabel",
     "text-regression": "engine.tasks.text_regression",
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
 
-SETTLED = dict.fromkeys(
-    ("text-classification", "text-regression", "text-multilabel"), "engine.tasks.text_options"
-)
+SETTLED = {
+    **dict.fromkeys(
+        ("text-classification", "text-regression", "text-multilabel"), "engine.tasks.text_options"
+    ),
+    "image-text": "engine.tasks.pair_options",
+}
 """Tasks whose options depend on the study's algorithms or on files outside of it → the module with
 their functions `settle`, `outside` and `computed`, which imports no torch."""
 
@@ -155,6 +159,9 @@ class Task:
             contrastive model. They are made once for each model and kept with a checkpoint. Record
             and outputs find them in the batch as `context_NAME`, whole, not one row an example.
             None: they need none.
+        gallery: (model in eval mode, arrays of the test split, encoding) → arrays that its record
+            needs of the test examples as a whole, such as the embeddings that retrieval chooses
+            from. They are part of the context; outputs must not depend on them.
         doubts: (trained model, prepared training examples) → what makes it implausible that the
             model was trained on this study's labels, one sentence each.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
@@ -187,6 +194,10 @@ class Task:
         Callable[
             [torch.nn.Module, Mapping[str, np.ndarray], dict[str, Any], int], dict[str, np.ndarray]
         ]
+        | None
+    ) = None
+    gallery: (
+        Callable[[torch.nn.Module, Mapping[str, np.ndarray], dict[str, Any]], dict[str, np.ndarray]]
         | None
     ) = None
     lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None

@@ -6,7 +6,7 @@ such as regression, has model outputs only. Everything here is numpy: pages use 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +16,20 @@ import numpy as np
 class Outcomes:
     """The outcomes of a task, from one array of its records.
 
-    An answer is a number, which `Dataset.classes` names. `own` holds the right answer of each
-    example.
+    An answer is a number. `own` holds the right answer of each example.
 
     Attributes:
-        record: Name of the array `[n, answers]` in a model's record: larger for a likelier answer.
-        answers: (record `[..., n, answers]`) → the model's answers, int32 `[..., n]`.
+        record: Name of the array `[n, ...]` in a model's record: larger for a likelier answer.
+        answers: (record `[..., n, ...]`) → the model's answers, int32 `[..., n]`.
         rivals: (record, own `[n]`) → the best wrong answers, int32 `[..., n]`.
+        names: (answers `[n]`, class names) → the answers in words, as the column `predicted` of a
+            task's `summarize` has them.
     """
 
     record: str
     answers: Callable[[np.ndarray], np.ndarray]
     rivals: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    names: Callable[[np.ndarray, Sequence[str]], list[str]]
 
 
 def _answers(logits: np.ndarray) -> np.ndarray:
@@ -40,10 +42,49 @@ def _rivals(logits: np.ndarray, own: np.ndarray) -> np.ndarray:
     return _answers(np.where(right, -np.inf, logits))
 
 
-CLASSES = Outcomes("logits", _answers, _rivals)
+def _class_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
+    return [classes[int(answer)] for answer in answers]
+
+
+CLASSES = Outcomes("logits", _answers, _rivals, _class_names)
 """The largest logit is the predicted class."""
 
-OUTCOMES = {"classes": CLASSES}
+ABSENT = -2.0
+"""In place of a cosine: what is not there to be retrieved."""
+
+
+def _retrieved(retrieval: np.ndarray) -> np.ndarray:
+    """0 where picture and caption find each other; 1 + row of the test pair whose caption the
+    picture finds instead; else −1 − row of the pair whose picture the caption finds instead."""
+    found = retrieval.argmax(axis=-1)
+    caption, picture = found[..., 0], found[..., 1]
+    answers: np.ndarray = np.where(caption != 0, caption, -picture).astype(np.int32)
+    return answers
+
+
+def _retrieved_instead(retrieval: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The best wrong answers, of the side where the right one leads least. `own` is always 0."""
+    gaps = retrieval[..., 0] - retrieval[..., 1:].max(axis=-1)
+    found = 1 + retrieval[..., 1:].argmax(axis=-1)
+    closer = gaps[..., 0] <= gaps[..., 1]
+    rivals: np.ndarray = np.where(closer, found[..., 0], -found[..., 1]).astype(np.int32)
+    return rivals
+
+
+def _pair_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
+    return [
+        "its own pair"
+        if answer == 0
+        else f"the {'caption' if answer > 0 else 'picture'} of test pair {abs(int(answer)) - 1:,}"
+        for answer in answers
+    ]
+
+
+RETRIEVAL = Outcomes("retrieval", _retrieved, _retrieved_instead, _pair_names)
+"""A pair is right if picture and caption both find each other first among the test pairs. The
+record `[n, 2, 1 + pairs]` has the cosines of both directions, the own one first."""
+
+OUTCOMES = {"classes": CLASSES, "retrieval": RETRIEVAL}
 """Name in a task and in dataset.json → its outcomes."""
 
 

@@ -37,6 +37,16 @@ def tensors_digest(*paths: Path) -> str:
     return digest.hexdigest()
 
 
+def tensor_shapes(path: Path) -> list[list[int]]:
+    """Shapes of the tensors in a safetensors file, sorted: files that differ here are no copies."""
+    with safe_open(path, framework="pt") as file:
+        return sorted(
+            list(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118
+            if bare_name(name).rpartition(".")[2] != _COUNTER
+        )
+
+
 def copies_among(digests: Sequence[str]) -> dict[int, int]:
     """Number of each repeated file → number of the first file with the same digest."""
     first: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -20,7 +21,14 @@ from scipy import stats
 from engine import DataloupeError, StoreError, Study, store
 from engine.applications.brittle import supports
 from engine.applications.brittle.supports import Supports, find, verified, verify_brittle
-from engine.applications.brittle.table import COLUMNS, as_bytes, as_csv, brittle_table, write
+from engine.applications.brittle.table import (
+    COLUMNS,
+    as_bytes,
+    as_csv,
+    brittle_table,
+    standing,
+    write,
+)
 from engine.applications.verification import verify
 from engine.attribution.evaluation.effect_sizes import EffectSizes
 from engine.attribution.evaluation.effects import Units
@@ -53,6 +61,7 @@ def planted(
     scores: list[list[float]],
     deviation: float = 0.0,
     checkpoints: int = 4,
+    probability: float = 0.5,
 ) -> Supports:
     """Supports of made-up gaps and scores, without errors by default."""
     gaps, score = np.array(logit_gap), np.array(scores, np.float32)
@@ -61,6 +70,7 @@ def planted(
         algorithm="mlp",
         method="hybrid",
         at_most=k,
+        probability=probability,
         right=gaps > 0,
         logit_gap=gaps,
         logit_gap_deviation=np.full(n, deviation),
@@ -76,8 +86,7 @@ def planted(
 # --- the estimate ---------------------------------------------------------------------------------
 
 
-def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 0.0)
+def test_the_support_is_where_the_lead_changes_its_sign() -> None:
     found = planted(
         [1.0, 1.0, -0.5, -0.5],
         [[0.6, 0.3, 0.2], [0.4, 0.3, 0.2], [-0.6, -0.1, 0], [-0.2, -0.2, 0]],
@@ -89,16 +98,17 @@ def test_the_support_is_where_the_lead_changes_its_sign(monkeypatch: pytest.Monk
     np.testing.assert_allclose(found.after(np.array([0]))[0], [0.4, 0.1, -0.1], atol=1e-6)
 
 
-def test_flips_are_said_only_beyond_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 1.28)
+def test_flips_are_said_only_beyond_the_error() -> None:
     # Removing k changes the logit_gap by −k ± 0.35·k, so 1.28 deviations below 0 is at k·0.552 > 1.
-    scores = [[1.0] * 6]
-    assert planted([1.0], scores).size.tolist() == [2]
-    assert planted([2.0], scores).size.tolist() == [4]
-    # What four checkpoints leave open of the logit_gap is half of its deviation.
-    assert planted([1.0], scores, deviation=1.5).size.tolist() == [3]
-    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 0.0)
-    assert planted([1.0], scores, deviation=1.5).size.tolist() == [2]
+    scores, many = [[1.0] * 6], 10_000
+    assert planted([1.0], scores, probability=0.9).size.tolist() == [2]
+    assert planted([2.0], scores, probability=0.9).size.tolist() == [4]
+    # What the checkpoints leave open of the logit_gap counts, too.
+    assert planted([1.0], scores, 75.0, many, 0.9).size.tolist() == [3]
+    # Few checkpoints know less about their own error: Student's t.
+    assert planted([1.0], scores, 75.0, many, 0.85).size.tolist() == [3]
+    assert planted([1.0], scores, 1.5, 2, 0.85).size.tolist() == [3]
+    assert planted([1.0], scores, 1.5, 2, 0.9).size.tolist() == [4]
 
 
 def test_nothing_is_said_where_checkpoints_disagree() -> None:
@@ -116,19 +126,55 @@ def test_a_larger_lead_never_needs_fewer(seed: int) -> None:
     assert (np.diff(needed) >= 0).all()
 
 
-def test_flip_rates_are_those_of_a_normal_world() -> None:
-    found = planted([1.0], [[0.5, 0.5, 0.5]], deviation=1.0, checkpoints=10_000)
-    rates = found.flip_rate(np.array([0]))[0]
+def test_probabilities_are_those_of_a_normal_world() -> None:
+    found = planted([1.0, -1.0], [[0.5, 0.5, 0.5], [-0.5, -0.5, -0.5]], 100.0, 10_000)
     changes = np.array([0.5, 1.0, 1.5])
-    spread = np.hypot(1.0, 0.35 * changes)
-    np.testing.assert_allclose(rates, stats.norm.cdf((changes - 1) / spread), atol=1e-3)
+    wanted = stats.norm.cdf((changes - 1) / np.hypot(1.0, 0.35 * changes))
+    for probabilities in found.flip_probability(np.arange(2)):
+        np.testing.assert_allclose(probabilities, wanted, atol=1e-3)
+    np.testing.assert_allclose(
+        found.chance_probability(np.arange(2)), stats.norm.cdf(-1), atol=0.01
+    )
 
 
-def test_a_planted_linear_world_flips_where_it_is_said_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("checkpoints", [2, 3, 5, 20])
+@pytest.mark.parametrize("effect", ["as predicted", "none"])
+def test_a_probability_is_the_share_that_flips(checkpoints: int, effect: str) -> None:
+    """In worlds whose truth is drawn from the model; with nothing removed (`none`), by chance."""
+    generator = np.random.default_rng(checkpoints)
+    n, k = 40_000, 5
+    truth = generator.uniform(-8, 8, n)
+    spread = np.exp(generator.uniform(-3, 1.5, n))  # of no particular size, as for Student's t
+    each = generator.normal(truth, spread, (checkpoints, n))
+    gaps = each.mean(axis=0)
+    scores = np.sign(gaps)[:, None] * generator.uniform(0.1, 1, (n, k))
+    if effect == "none":
+        scores *= 0
+    total = scores.sum(axis=1)
+    found = planted(gaps.tolist(), scores.tolist(), 0.0, checkpoints)
+    found = replace(found, logit_gap_deviation=each.std(axis=0, ddof=1))
+    flips = (truth - total * generator.normal(1, 0.35, n) > 0) != (gaps > 0)
+    rows = np.arange(n)
+    likely = (
+        found.chance_probability(rows) if effect == "none" else found.flip_probability(rows)[:, -1]
+    )
+    for low, high in itertools.pairwise((0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1)):
+        these = (likely >= low) & (likely < high)
+        if these.sum() > 100:
+            beyond = flips[these].mean() - likely[these].mean()
+            tolerance = 0.02 + 2 / np.sqrt(these.sum())
+            assert beyond < tolerance
+            # Two that happen to agree are trusted less than they could be.
+            assert beyond > -tolerance or checkpoints == 2
+    chosen = likely >= 0.8
+    assert effect == "none" or chosen.sum() > 3000
+    assert not chosen.any() or flips[chosen].mean() == pytest.approx(
+        likely[chosen].mean(), abs=0.02
+    )
+
+
+def test_a_planted_linear_world_flips_where_it_is_said_to() -> None:
     """Predictions that are linear in who is trained on, with noisy scores: nine in ten flip."""
-    monkeypatch.setattr(supports, "REQUIRED_DEVIATIONS", 1.28)
     generator = np.random.default_rng(0)
     n, trains, k = 400, 300, 20
     weights = generator.gamma(0.3, 0.1, size=(n, trains))
@@ -137,7 +183,7 @@ def test_a_planted_linear_world_flips_where_it_is_said_to(
     order = np.argsort(-noisy, axis=1)[:, :k]
     scores = np.take_along_axis(noisy, order, axis=1)
     logit_gap = generator.uniform(0.1, 2.0, size=n)
-    found = planted(logit_gap.tolist(), scores.tolist())
+    found = planted(logit_gap.tolist(), scores.tolist(), probability=0.9)
     found = replace(found, index=order.astype(np.int32))
     ranked = found.ranked
     after = [logit_gap[row] - weights[row, found.removal(row)].sum() for row in ranked]
@@ -241,6 +287,9 @@ def test_a_verification_belongs_to_its_removal_set(proven: tuple) -> None:
         assert table.loc[test, "flip_rate"] == outcome.flips.mean
         assert table.loc[test, "verification"] == proofs[test].id
     assert set(table["status"].drop(tests)) <= {"predicted"}
+    assert (table["flip_probability"] >= found.probability).all()  # the rule of the list
+    counts = standing(brittle_table(study, found, study.verifications()))
+    assert counts["verified"] + counts["refuted"] == len(tests)
 
 
 def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
@@ -358,6 +407,7 @@ def test_the_command_line_lists_verifies_and_exports(
     ("extra", "words"),
     [
         (["--out", "brittle.xlsx"], "unknown format"),
+        (["--probability", "0.4"], "probability must be from 0.5"),
         (["--at-most", "0"], "at_most must be from 1"),
         (["--verify", "1", "--seeds", "0"], "seeds must be from 1"),
     ],

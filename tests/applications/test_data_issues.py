@@ -40,6 +40,9 @@ epochs = 12
 learning_rate = 0.05
 batch_size = 32
 checkpoints = 2
+
+[subset_runs]
+masks = 15
 """
 
 

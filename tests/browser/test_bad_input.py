@@ -136,6 +136,7 @@ def test_a_thousand_classes_can_be_used(desktop: BrowserContext, tmp_path: Path)
 
         page.goto(f"{url}/explore")
         expect(page.locator("a.card")).to_have_count(120)
+        page.get_by_role("button", name="Filters").click()
         page.get_by_label("True class").click()
         page.keyboard.type(label)
         page.get_by_role("option", name=re.compile(rf"^{label} \(")).click()

@@ -33,6 +33,7 @@ def test_from_the_gallery_to_an_explanation_and_back_by_url(
     expect(page.locator("a.card")).to_have_count(120)
     table = study.table("test").join(study.predictions("test"))
 
+    page.get_by_role("button", name="Filters").click()
     page.get_by_label("True class").click()
     page.get_by_role("option", name=re.compile(CLASSES[3])).click()
     wanted = table[table["label"] == CLASSES[3]]
@@ -186,6 +187,7 @@ def test_thumbnails_come_from_sprite_sheets_and_stay_sharp(
 
     sheets.clear()
     page.goto(f"{url}/explain?test=test-5")
+    expect(page.locator("section[data-sign=oppose] a.card")).to_have_count(12)
     settled(page)
     support, _, oppose, _ = find_influences(study, 5, 12)
     gathered = ["-".join(map(str, rows)) for rows in (support, oppose)]

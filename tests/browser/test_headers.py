@@ -13,12 +13,12 @@ pytestmark = pytest.mark.browser
 
 # One page of each kind: figures, cards, a chart, uploaders, text.
 PAGES = {
-    "": ".dl-context",
+    "": ".dl-study",
     "explain?test=test-0": "a.card",
     "map": ".js-plotly-plot .plot-container",
     "compare": "input[type=file]",
-    "live": ".dl-context",
-    "quality": ".dl-context",
+    "live": ".dl-study",
+    "quality": ".dl-study",
 }
 
 

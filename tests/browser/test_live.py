@@ -234,6 +234,6 @@ def test_a_file_is_taken_only_while_a_page_waits_for_it(page: Page, small_study:
     (url,) = urls
     assert send(url) == 409
     assert send(f"{url.rpartition('/')[0]}/00000000-0000-0000-0000-000000000000") == 403
-    page.get_by_role("link", name="Explore").click()
+    page.get_by_role("link", name="Data", exact=True).click()
     expect(page.locator("a.card").first).to_be_visible()
     assert send(url) == 403

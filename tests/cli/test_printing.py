@@ -124,7 +124,10 @@ def test_the_list_of_brittle_predictions_cuts_nothing(
 ) -> None:
     row = {"label": "Bag[0]", "predicted": "Coat[/]", "other": "Bag[0]", "support": 3}
     row |= {"id": f"[b]{LONG}", "status": "predicted", "flip_rate": None, "data_issues": ["label"]}
-    supports = SimpleNamespace(calibrated=calibrated, method="[mine]", logit_gap=[0.5], at_most=20)
+    row |= {"flip_probability": 0.83}
+    supports = SimpleNamespace(
+        calibrated=calibrated, method="[mine]", logit_gap=[0.5], at_most=20, probability=0.8
+    )
     _print_brittle(console(), supports, [row], "Add [subset_runs].")  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert f"[b]{LONG}" in out

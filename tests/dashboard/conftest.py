@@ -8,6 +8,9 @@ import pytest
 
 from dashboard.read.live_queries import Workers
 from engine.api import Study
+from engine.study.removal_sets import keep_set
+from tests.builders.synthetic_audit import write_audit
+from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
 
 
@@ -23,3 +26,16 @@ def workers() -> Iterator[Workers]:
     kept = Workers()
     yield kept
     kept.end()
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A synthetic study of two algorithms with quality, an audit, the set that it forgets, and a
+    comparison. Read it, never write into it."""
+    root = tmp_path_factory.mktemp("audited") / "study"
+    study = write_study(root, n_train=80, n_test=24, algorithms=("cnn", "other"))
+    write_quality(study)
+    write_audit(study, range(2, 40, 3))
+    keep_set(study, range(2, 40, 3), "the first")
+    study.compare("cnn", "other", method_a="datamodel", method_b="trak", workers=0)
+    return study

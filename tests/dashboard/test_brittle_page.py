@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.parts.charts.logit_gap_curve import logit_gap_curve
+from dashboard.parts.charts.flip_curve import flip_curve
+from dashboard.read.supports import Query, matching
 from engine import Study
 from engine.applications.brittle.supports import Supports, find, verify_brittle
 from engine.running.jobs.queue import jobs
 from engine.store import layout
+from engine.store.quantities import FLIP
 from engine.study.tags import read_tags
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
@@ -57,7 +60,14 @@ def test_the_most_brittle_come_first(visit: Any, study: Study, found: Supports) 
     app = visit(study, "brittle")
     shown = cards(app)
     assert [card["row"] for card in shown] == found.ranked.tolist()
-    assert [card["aside"] for card in shown] == [f"k {found.size[row]}" for row in found.ranked]
+    likely = found.flip_probability(found.ranked)
+    for place, (row, card) in enumerate(zip(found.ranked, shown, strict=True)):
+        probability = likely[place, found.size[row] - 1]
+        assert card["score"] == f"{FLIP.text(probability)} · k {found.size[row]}"
+    # The first one is open beside the list.
+    assert [card["row"] for card in cards(app, gallery=1)] == found.removal(
+        found.ranked[0]
+    ).tolist()
     assert f"{len(found.ranked)} of 60 are predicted to flip when at most 20" in words(app)
 
 
@@ -77,7 +87,8 @@ def test_filters_are_kept_in_the_url(visit: Any, study: Study, found: Supports) 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("at_most", "0"), ("at_most", "x"), ("flag", "<b>"), ("status", "maybe")]
+    ("name", "value"),
+    [("likely", "81"), ("at_most", "0"), ("at_most", "x"), ("flag", "<b>"), ("status", "maybe")],
 )
 def test_invalid_parameters_are_reported(visit: Any, study: Study, name: str, value: str) -> None:
     app = visit(study, "brittle", **{name: value})
@@ -102,10 +113,10 @@ def test_a_prediction_shows_its_removal_set_and_flip(
     app = visit(study, "brittle", test=id_of(study, row))
     assert f"Without its <b>{found.size[row]} strongest" in words(app)
     assert f"Predicted to flip without {found.size[row]}." in words(app)
-    assert [card["row"] for card in cards(app)] == found.removal(row).tolist()
+    assert [card["row"] for card in cards(app, gallery=1)] == found.removal(row).tolist()
     assert "Predicted, not verified" in words(app)
     app.slider(key="removed").set_value(len(found.removal(row, 20))).run()
-    assert [card["row"] for card in cards(app)] == found.removal(row, 20).tolist()
+    assert [card["row"] for card in cards(app, gallery=1)] == found.removal(row, 20).tolist()
     assert app.query_params["removed"] == str(len(found.removal(row, 20)))
 
 
@@ -166,10 +177,22 @@ def test_a_verified_prediction_shows_the_outcome(visit: Any, study: Study, found
     app = visit(study, "brittle", test=id_of(study, row))
     status = "Verified" if outcome.flipped else "Refuted"
     assert f"{status}: {round(2 * outcome.flips.mean)} of 2 retrained models flip" in words(app)
-    first = cards(app, gallery=1)[0] if len(app.get("bidi_component")) > 1 else None
-    assert first is None or status.lower() in first["tag"]
     app = visit(study, "brittle", status=status.lower())
     assert [card["row"] for card in cards(app)] == [row]
+    assert status.lower() in cards(app)[0]["tag"]
+    # What retraining refuted is neither counted nor listed among the brittle ones.
+    app = visit(study, "brittle")
+    listed = [card["row"] for card in cards(app)]
+    assert (row in listed) == outcome.flipped
+    assert f"{len(listed)} of 60 are predicted to flip" in words(app)
+
+
+def test_refuted_predictions_are_listed_only_when_asked_for() -> None:
+    statuses = ["predicted", "refuted", "verified"]
+    table = pd.DataFrame({"status": statuses, "label": "a", "data_issues": "", "tags": ""})
+    query = Query(20, 80, None, None, None, None, None, ())
+    assert matching(table, query).tolist() == [0, 2]
+    assert matching(table, replace(query, status="refuted")).tolist() == [1]
 
 
 # --- missing scores or recipe ---------------------------------------------------------------------
@@ -202,16 +225,24 @@ def test_without_a_recipe_flips_are_predicted_but_not_verified(
     assert not [button for button in app.button if button.key == "verify_first"]
 
 
+def test_an_empty_list_says_what_would_fill_it(visit: Any, study: Study) -> None:
+    app = visit(study, "brittle", at_most="1", likely="95")
+    assert "No prediction flips with a probability of 95% or more" in words(app)
+    app.button(key="wider_at_most").click().run()
+    assert app.query_params["at_most"] == "100"
+    assert cards(app)
+
+
 # --- the chart ------------------------------------------------------------------------------------
 
 
 def test_the_curve_has_a_text_alternative() -> None:
-    gaps, reach = np.array([2.0, 1.0, 0.2, -0.6]), np.array([0.1, 0.1, 0.2, 0.3])
-    shown = logit_gap_curve(gaps, reach, 2, 3)
-    assert "Without 2: +0.200, between 0 and +0.400. Predicted to flip without 3." in shown
+    likely = np.array([0.01, 0.2, 0.6, 0.83])
+    shown = flip_curve(likely, 2, 3, 0.8)
+    assert "Without 2: 60%. With all, by chance alone: 1%. Predicted to flip without 3." in shown
     assert 'class="dl-flip" style="left:100.00%"' in shown
-    assert 'class="dl-flip"' not in logit_gap_curve(gaps, reach, 2, 0)
-    assert "polygon(" in logit_gap_curve(gaps[:2], reach[:2], 1, 0)
+    assert 'class="dl-flip"' not in flip_curve(likely, 2, 0, 0.8)
+    assert "polygon(" in flip_curve(likely[:2], 1, 0, 0.8)
 
 
 def test_exports_open_in_pandas(study: Study, found: Supports) -> None:

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from dashboard.login import picture_key
-from dashboard.read import audits, comparisons, effects, studies, supports, upload_trials
+from dashboard.read import audits, comparisons, curation, effects, studies, supports, upload_trials
 from dashboard.read.stored_files import examined, files_stamp
 from dashboard.routes import routes
 from engine import Study, store
@@ -31,6 +31,7 @@ from engine.applications.unlearning.before_after import before_after_files
 from engine.applications.unlearning.validation import validation_set
 from engine.store import layout
 from engine.store.layout import HYBRID, TRAK
+from engine.study.decisions import decide
 from engine.study.methods import read_quality
 from engine.study.names import read_names
 from engine.study.rankings import read_index
@@ -54,6 +55,7 @@ def write_by_hand(study: Study, version: int) -> None:
     delete_slice(study, "mine")
     save_slice(study, "mine", {"label": str(version)})
     tag(study, "mlp", 0, f"version {version}")
+    decide(study, version, "keep")
     a, b = side(study, "mlp", TRAK), side(study, "mlp", HYBRID)
     path = layout.comparison_file(study.root, comparison_id(study, a, b, comparisons.DIRECTIONS))
     store.write_json(path, {"version": version}, "")
@@ -105,6 +107,9 @@ READS: dict[str, Callable[[StudyReader], Any]] = {
     "examined": lambda study: examined(study, files_stamp(study)).summary,
     "supports": lambda study: supports.supports(study, "mlp", HYBRID, 20).logit_gap,
     "data issues": lambda study: supports.data_issues(study, "mlp", TRAK)["lone-support"],
+    "label suspicion": lambda study: curation.curation(study, "mlp", TRAK).suspicion.margin,
+    "sort orders": lambda study: curation.curation(study, "mlp", TRAK).values["harm"],
+    "decisions": lambda study: curation.decisions(study),
     "tags": lambda study: supports.read_tagged(study, "mlp"),
     "brittle": brittle,
     "audits": the_audit,

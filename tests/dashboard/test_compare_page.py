@@ -33,7 +33,7 @@ from engine.store.errors import DataloupeError, UploadError
 from engine.study.rankings import find_influences
 from engine.study.uploads import write_upload
 from tests.builders.copies import copy_of
-from tests.builders.page_contents import cards, words
+from tests.builders.page_contents import cards, component_of, words
 
 NAME = "<b>Mine</b> | other"
 
@@ -144,6 +144,7 @@ def test_an_upload_gets_a_quick_report_without_a_job(page: Any, fresh: Study) ->
     shown = words(app)
     assert "Second &lt;i&gt; at a glance" in shown
     assert "1 checkpoint, indicative: 4 more needed" in shown
+    assert "holds the same weights as checkpoint 1 of mlp, which this study has already" in shown
     assert f"<code>{upload.files[0].sha256[:16]}</code>" in shown
     logits = store.read_tensors(layout.outputs_file(fresh.root, "mlp", 1, "test"))["logits"]
     classes = np.array(fresh.dataset.classes)
@@ -236,9 +237,17 @@ def test_directions_both_ways(page: Any, compared: Study) -> None:
         assert "not judged" in shown
         assert "Indicative: one side has 1 checkpoint; 4 more would be enough." in shown
         assert "Both attributed with TRAK. Not tested: at least one algorithm needs " in shown
-        assert [card["row"] for card in cards(app, 0)] == found["positive"][:18]
-        assert [card["row"] for card in cards(app, 1)] == found["negative"][:18]
-        assert [card["row"] for card in cards(app, 0, gallery=1)] == found["tests"][:36]
+        # First the end with most test examples, and what the direction's side uses more there.
+        along = dict(zip(found["tests"], found["projections"], strict=True))
+        ends = {"positive": 1, "negative": -1}
+        main, reverse = sorted(ends, key=lambda end: -ends[end] * sum(along.values()))
+        for group, end in enumerate((main, reverse)):
+            assert [card["row"] for card in cards(app, group, gallery=1)] == found[end][:14]
+            rows = [row for row in found["tests"] if along[row] * ends[end] > 0]
+            if rows:
+                assert [card["row"] for card in cards(app, group)] == rows[:14]
+        signs = [group["sign"] for group in component_of(app, "groups")[1]["groups"]]
+        assert signs == (["a", "b"] if side == "a" else ["b", "a"])
         assert "<b>Mine" not in shown
         assert "&lt;b&gt;Mine&lt;/b&gt;" in shown
 
@@ -289,6 +298,24 @@ def test_directions_no_larger_than_chance_are_marked(
     assert "more than chance (p = 0.001)" in shown
     assert 'data-judged="chance"' in shown
     assert "no more than chance" in shown
+
+
+def test_compare_opens_on_what_is_most_surely_a_difference(page: Any, compared: Study) -> None:
+    path = layout.comparison_file(compared.root, the_comparison(compared))
+    about = store.read_json(path)
+    for side, ps in (("a", (0.6, 0.3)), ("b", (0.5, 0.001))):
+        for number, p in enumerate(ps):
+            about["directions"][side][number]["p"] = p
+    store.write_json(path, about, about["id"])
+    upload = the_upload(compared)
+    app = page(compared, b=upload)
+    assert app.segmented_control(key="side").value == "b"
+    assert app.segmented_control(key="direction").value == "2"
+    assert "side" not in app.query_params
+    app.segmented_control(key="direction").set_value("1").run()
+    assert (app.query_params["side"], app.query_params["direction"]) == ("b", "1")
+    app = page(compared, b=upload, side="a")
+    assert app.segmented_control(key="side").value == "a"
 
 
 def test_a_direction_is_named_and_noted(page: Any, compared: Study) -> None:

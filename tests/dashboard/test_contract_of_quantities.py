@@ -23,6 +23,7 @@ from engine.store.quantities import (
     ACCURACY,
     CHANGE,
     CONFIDENCE,
+    FLIP,
     INFLUENCE,
     LDS,
     OUTPUT,
@@ -201,6 +202,17 @@ def test_a_predicted_number_is_the_same_everywhere(
     assert f"Predicted {text}" in everything(visit(study, "explain", test=id_))
     assert text in cards(visit(study, "explore"))[3]["note"]
     assert f"predicted {text}" in terminal("explain", study.root, "--test", id_, "--k", 2)
+
+
+def test_the_probability_of_a_flip(study: Study, visit: Any, terminal: Any) -> None:
+    """The same on the page, in the terminal and in files, and the rule that the list is made by."""
+    listed = json.loads(terminal("brittle", study.root, "--json"))
+    assert all(one["flip_probability"] >= 0.8 for one in listed)
+    texts = [FLIP.text(one["flip_probability"]) for one in listed]
+    shown = cards(visit(study, "brittle"))
+    assert [card["score"].partition(" · ")[0] for card in shown] == texts
+    printed = terminal("brittle", study.root)
+    assert all(text in printed for text in texts)
 
 
 def test_a_flip_is_a_change_of_the_predicted_class() -> None:

@@ -35,15 +35,19 @@ def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bo
     app = visit(complete_study, "explain", test=test)
     row = resolve_row(complete_study, "test", test)
     support, support_scores, oppose, _ = find_influences(complete_study, row, 12)
-    assert [card["row"] for card in cards(app, 0)] == list(support)
-    assert [card["row"] for card in cards(app, 1)] == list(oppose)
-    assert all(card["score"].startswith("+") for card in cards(app, 0))
-    assert all(card["score"].startswith("−") for card in cards(app, 1))
-    assert cards(app, 0)[0]["name"] == complete_study.table("train")["label"][support[0]]
-    bars = [card["bar"] for side in (0, 1) for card in cards(app, side)]
+    for_, against = (0, 1) if correct else (1, 0)  # what explains a mistake comes first
+    assert [card["row"] for card in cards(app, for_)] == list(support)
+    assert [card["row"] for card in cards(app, against)] == list(oppose)
+    assert all(card["score"].startswith("+") for card in cards(app, for_))
+    assert all(card["score"].startswith("−") for card in cards(app, against))
+    assert cards(app, for_)[0]["name"] == complete_study.table("train")["label"][support[0]]
+    assert app.button(key="what_if").label == (
+        f"What if these {'supporters' if correct else 'opposers'} were removed?"
+    )
+    bars = [card["bar"] for side in (for_, against) for card in cards(app, side)]
     assert max(bars) == pytest.approx(1)
     assert bars[1] == pytest.approx(float(support_scores[1]) * bars[0] / float(support_scores[0]))
-    supporting, opposing = group_words(app)
+    supporting, opposing = (group_words(app)[side] for side in (for_, against))
     label, predicted = (
         complete_study.table("test")["label"][row],
         complete_study.predictions("test")["predicted"][row],
@@ -203,3 +207,22 @@ def test_odds_match_the_margin(margin: float) -> None:
         else:
             number = float(text.split("about ")[1].split(" to")[0])
             assert number == pytest.approx(math.exp(abs(margin)), rel=0.06)
+
+
+# --- side by side --------------------------------------------------------------------------------
+
+
+def test_two_examples_side_by_side(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "explain", test="test-1", beside="test-2", k="300")
+    rows = [cards(app, side, gallery=place) for place in (0, 1) for side in (0, 1)]
+    shown = [{card["row"] for card in rows[place] + rows[place + 1]} for place in (0, 2)]
+    shared = shown[0] & shown[1]
+    assert f"{len(shared):,} of the" in words(app)
+    tagged = {card["row"] for group in rows for card in group if card.get("tag") == "on both"}
+    assert tagged == shared != set()
+    app.button(key="close_beside").click().run()
+    assert "beside" not in app.query_params
+    app.text_input(key="beside").set_value("#2").run()
+    assert app.query_params["beside"] == "test-2"
+    app = visit(complete_study, "explain", test="test-1", beside="nobody")
+    assert "There is no test picture “nobody” to show beside" in words(app)

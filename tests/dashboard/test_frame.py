@@ -8,11 +8,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dashboard.routes import VIEWS, routes
-
-PAGES = sorted(
-    path.stem.replace("_", "-") for path in VIEWS.glob("[a-z]*.py") if path.stem != "overview"
-)
+import dashboard
+from dashboard.location import STATE
+from dashboard.routes import routes
+from dashboard.workspaces import OLD_ADDRESSES, PAGES
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +22,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
 
 def test_every_page_learns_where_its_server_is(client: TestClient) -> None:
     """Else Streamlit asks below the page's own address first, which logs two 404s."""
-    for page in PAGES:
-        answer = client.get(f"/{page}")
+    for page in PAGES[1:]:
+        answer = client.get(f"/{page.address}")
         assert answer.status_code == 200
         first = answer.text.index("<script")
         assert answer.text[first:].startswith('<script src="/dataloupe/frame.js">')
@@ -32,9 +31,20 @@ def test_every_page_learns_where_its_server_is(client: TestClient) -> None:
     assert script.headers["content-type"].startswith("text/javascript")
     assert 'BACKEND_BASE_URL: location.origin + ""' in script.text
 
+    assert all(f'"{name}"' in script.text for name in STATE)
 
-def test_overview_by_its_name_leads_to_the_root(client: TestClient) -> None:
+
+@pytest.mark.parametrize("old", OLD_ADDRESSES)
+def test_an_old_address_leads_on_with_its_parameters(client: TestClient, old: str) -> None:
     """Streamlit has no page of that name: it would say so in a dialog."""
-    answer = client.get("/overview?algorithm=mlp", follow_redirects=False)
+    answer = client.get(f"/{old}?algorithm=mlp&label=a%26b", follow_redirects=False)
     assert answer.status_code == 307
-    assert answer.headers["location"] == "./?algorithm=mlp"
+    assert answer.headers["location"] == f"./{OLD_ADDRESSES[old]}?algorithm=mlp&label=a%26b"
+    assert OLD_ADDRESSES[old] in {page.address for page in PAGES}
+
+
+def test_every_page_is_in_one_workspace() -> None:
+    views = Path(dashboard.__file__).parent / "views"
+    files = {f"views/{path.name}" for path in views.glob("[a-z]*.py")}
+    assert sorted(page.file for page in PAGES) == sorted(files)
+    assert len({page.address for page in PAGES}) == len(PAGES)

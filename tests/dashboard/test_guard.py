@@ -123,6 +123,10 @@ CLOSED = (
     "/dataloupe/anything/new",
     "/base/_stcore/upload_file/waits/id",
     "/base/media/abc.png",
+    "/api",
+    "/api/explain",
+    "/api/openapi.json",
+    "/base/api/explain",
     "/auth/anything",
 )
 

@@ -81,6 +81,7 @@ def test_every_status_shows_its_details(visit: Any, written: Study) -> None:
         "waiting for",
     ):
         assert text in shown, text
+    shown = shown[shown.index('class="dl-job"') :]
     order = [shown.index(title) for title in ("Four", "Five", "Six", "Three", "Two", "One")]
     assert order == sorted(order)
     assert {"cancel-6", "cancel-5", "cancel-4", "retry-3", "retry-2"} == set(keys(app)) - {
@@ -143,11 +144,15 @@ def test_a_broken_queue_is_reported_and_other_pages_work(visit: Any, written: St
 
 
 def test_every_page_shows_the_running_job(visit: Any, written: Study) -> None:
-    assert not visit(written, "explore").get("page_link")
+    def drawer(app: AppTest) -> str:
+        return str(app.get("popover")[0].proto.popover.label)
+
+    assert drawer(visit(written, "explore")) == "Jobs"
     write(written, title="Train *again*", **running())
     write(written, title="Later")
-    (link,) = visit(written, "explore").get("page_link")
-    assert link.proto.label == r"30% · Train \*again\* · 1 more"
+    assert drawer(visit(written, "explore")) == "Jobs (2) · 30%"
+    with locked(written):
+        assert drawer(visit(written, "explore")) == "Jobs (2) · 30%"
 
 
 def test_a_panel_follows_one_job_to_its_end(idle_study: Study) -> None:

@@ -76,9 +76,9 @@ def test_a_picture_is_explained(visit: Any, small_study: Study) -> None:
     assert "data:image/png;base64," in shown
     assert "by 2 checkpoints" in shown
     popovers = [part.proto.popover.label for part in app.get("popover")]
-    assert popovers[:1] == ["Explain…"]
-    assert popovers[1].startswith("TRAK, live · LDS of the margin")
-    assert popovers[1].endswith("uncalibrated")
+    assert popovers[:2] == ["Jobs", "Explain…"]
+    assert popovers[2].startswith("TRAK, live · LDS of the margin")
+    assert popovers[2].endswith("uncalibrated")
     assert "Computed live from 2 of 2 checkpoints, not calibrated" in shown
 
 

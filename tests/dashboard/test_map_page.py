@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.parts.charts.scatter_map import MOST_DRAWN, drawn_rows, selection_of
+from dashboard.parts.charts.scatter_map import (
+    DENSE,
+    MOST_DRAWN,
+    corners_of,
+    density,
+    drawn_rows,
+    selection_of,
+)
+from dashboard.read.maps import lasso_text, positions, within
 from engine.api import Study
 from tests.builders.hostile_names import HOSTILE
 from tests.builders.page_contents import cards, words
@@ -83,8 +91,65 @@ def test_before_the_map_is_computed(visit: Any, tmp_path: Path, stage: Any) -> N
 
 def test_hostile_names(visit: Any, tmp_path: Path) -> None:
     app = visit(write_study(tmp_path / "s", classes=HOSTILE, files=HOSTILE), "map")
-    texts = [text for trace in figure(app)["data"] for text in trace.get("text", [])]
-    assert all("<" not in text.replace("<br>", "") for text in texts)
+    # Plotly reads markup in what it draws; the preview sets these as text.
+    assert not any("text" in trace or "hovertemplate" in trace for trace in figure(app)["data"])
+
+
+def test_the_legend_has_one_entry_for_a_class(visit: Any, complete: Study) -> None:
+    traces = [trace for trace in figure(visit(complete, "map"))["data"] if "customdata" in trace]
+    named = [trace["name"] for trace in traces if trace.get("showlegend", True)]
+    assert sorted(named) == sorted(set(complete.dataset.classes))
+    assert len(traces) > len(named)  # training and test examples, shown and hidden together
+
+
+def test_the_selection_is_in_the_address(visit: Any, complete: Study) -> None:
+    app = visit(complete, "map", selected="1-3", selected_train="5,7")
+    assert "<b>2</b> training and <b>3</b> test" in words(app)
+    place = positions(complete, "pca", "cnn", "trak")
+    low, high = place["train"].min(axis=0) - 1, place["train"].mean(axis=0)
+    box = [(low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])]
+    inside = {
+        split: np.flatnonzero((at > low).all(axis=1) & (at < high).all(axis=1)).tolist()
+        for split, at in place.items()
+    }
+    app = visit(complete, "map", kind="pca", lasso=lasso_text("pca", box))
+    numbers = [f"<b>{len(inside[split])}</b>" for split in ("train", "test")]
+    assert f"{numbers[0]} training and {numbers[1]} test" in words(app)
+    app = visit(complete, "map", lasso="pca:1,2;<b>")
+    assert "lasso must be a line around points" in words(app)
+
+
+def test_embeddings_have_a_map_of_their_own(visit: Any, small_study: Study) -> None:
+    app = visit(small_study, "map", kind="embedding")
+    assert "similar embeddings lie close together" in words(app)
+    assert points(app) == 360
+
+
+@pytest.mark.parametrize(
+    ("corners", "inside"),
+    [
+        ([(0, 0), (4, 0), (4, 4), (0, 4)], [True, True, False]),
+        ([(0, 0), (4, 0), (4, 4), (2, 1.5), (0, 4)], [True, False, False]),  # a notch
+        ([(0, 0), (4, 0), (4, 4), (0, 4)][::-1], [True, True, False]),
+    ],
+)
+def test_what_is_within_a_lasso(corners: Any, inside: list[bool]) -> None:
+    points = np.array([[2, 1], [2, 3], [5, 2]])
+    assert within(np.array(corners, float), points).tolist() == inside
+
+
+def test_corners_of_what_plotly_reports() -> None:
+    assert corners_of({"lasso": [{"x": [0, 1, 1], "y": [0, 0, 1]}]}) == [(0, 0), (1, 0), (1, 1)]
+    box = corners_of({"box": [{"x": [0, 2], "y": [3, 1]}]})
+    assert box == [(0, 3), (2, 3), (2, 1), (0, 1)]
+    assert corners_of({"lasso": [], "box": []}) is None  # a click
+
+
+def test_many_points_have_a_density_below_them() -> None:
+    points = np.random.default_rng(0).normal(size=(DENSE, 2))
+    drawn = density(points)
+    counts = np.expm1(np.array(drawn.z, float))
+    assert counts.sum() == pytest.approx(DENSE, rel=0.02)
 
 
 def test_many_points_are_sampled_and_selected_ones_kept() -> None:

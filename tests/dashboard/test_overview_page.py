@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from dashboard.parts.charts.confusion_matrix import confusion_counts, most_mistaken
 from dashboard.read.studies import Examples, mix_ups
 from engine.api import Study
+from engine.store.quantities import ACCURACY, SHARE
 from engine.study.rankings import read_totals
 from tests.builders.page_contents import cards, component, words
 from tests.builders.synthetic_study import CLASSES, write_study
@@ -24,7 +25,10 @@ def test_overview_counts_and_links_every_confusion(visit: Any, complete_study: S
     app = visit(complete_study, "overview", result="wrong")
     table = complete_study.table("test").join(complete_study.predictions("test"))
     rows = component(app, "rows")["rows"]
-    for label, cells in zip(CLASSES, rows, strict=True):
+    for label, cells, recall in zip(CLASSES, rows, component(app, "rows")["recall"], strict=True):
+        of = table[table["label"] == label]
+        assert recall["shown"] == ACCURACY.text(of["correct"].mean())
+        assert recall["of"] == f"{len(of):,}"
         for predicted, cell in zip(CLASSES, cells, strict=True):
             both = (table["label"] == label) & (table["predicted"] == predicted)
             assert cell["count"] == both.sum()
@@ -32,6 +36,8 @@ def test_overview_counts_and_links_every_confusion(visit: Any, complete_study: S
                 continue
             query = parse_qs(urlparse(cell["href"]).query)
             assert (query["label"], query["predicted"]) == ([label], [predicted])
+            of = int((table["label"] == label).sum())
+            assert cell["shown"] == SHARE.text(cell["count"] / of)  # of the true class: one scale
             assert "result" not in query
     assert f"{table['correct'].mean():.1%}" in words(app)
     assert f"{(~table['correct']).sum()}<small>test pictures" in words(app)

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.parts.charts.interval_bars import Bar, intervals
 from dashboard.parts.charts.line_chart import Line, curves
-from dashboard.parts.charts.predicted_vs_actual import POINTS, agreement
+from dashboard.parts.charts.predicted_vs_actual import DOTS, POINTS, agreement
 from dashboard.parts.gallery.cards import influence_texts
 from engine.api import Study
 from engine.attribution.evaluation.quality import Measured
@@ -197,13 +197,14 @@ def test_scores_without_a_unit_have_no_diagonal() -> None:
     assert made.layout.xaxis.range is None
 
 
-def test_many_points_are_sampled_reproducibly() -> None:
+def test_many_points_are_a_density_with_a_sample_to_click() -> None:
     outputs = {name: np.random.default_rng(0).normal(size=(500, 50)) for name in "ab"}
     outputs = {"predicted": outputs["a"], "actual": outputs["b"]}
-    first, again = (agreement(outputs, ["x"] * 500, "margin", None).data[1] for _ in range(2))
-    assert len(first.x) == POINTS
-    assert first.customdata == again.customdata
-    assert len({tuple(pair) for pair in first.customdata}) == POINTS
+    first, again = (agreement(outputs, ["x"] * 500, "margin", None).data for _ in range(2))
+    assert np.sum(first[1].customdata) == 500 * 50 > POINTS
+    assert len(first[2].x) == DOTS
+    assert first[2].customdata == again[2].customdata
+    assert len({tuple(pair) for pair in first[2].customdata}) == DOTS
 
 
 def test_one_example_is_kept_in_the_url_and_links_to_explain(visit: Any, measured: Study) -> None:

@@ -17,6 +17,7 @@ from engine import DataloupeError, Study
 from engine.running.jobs import queue
 from engine.running.jobs.queue import jobs
 from engine.study.audit_log import entries
+from engine.study.decisions import decide, read_decisions
 from engine.study.removal_sets import keep_set
 from engine.study.slices import save_slice, saved_slices
 from engine.study.tags import read_tags, tag
@@ -32,6 +33,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     found = write_study(tmp_path / "study")
     save_slice(found, "coats", {"result": "wrong"})
     tag(found, "cnn", 0, "odd")
+    decide(found, 0, "remove")
     queue.submit(found, "build", {})
     return found
 
@@ -104,6 +106,7 @@ def state(study: Study) -> tuple[Any, ...]:
         [(one.id, one.status, one.cancelling) for one in jobs(study.root)],
         saved_slices(study)[0],
         read_tags(study, "cnn"),
+        read_decisions(study),
         sorted(path.name for path in (study.root / "sets").glob("*")),
     )
 
@@ -123,6 +126,10 @@ WRITES: dict[str, Callable[[Study], object]] = {
     "cancel": lambda study: writes.cancel(study, 1),
     "cancel_all": lambda study: writes.cancel_all(study),
     "tag": lambda study: writes.tag(study, "cnn", 0, "new"),
+    "tag_all": lambda study: writes.tag_all(study, "cnn", [0, 1], "new"),
+    "decide": lambda study: writes.decide(study, [1, 2], "remove"),
+    "decide again": lambda study: writes.decide(study, [0, 1], "keep"),
+    "undo_decision": lambda study: writes.undo_decision(study, 0),
     "untag": lambda study: writes.untag(study, "cnn", 0, "odd"),
     "note": lambda study: writes.note(study, "cnn", 0, "words"),
     "undo": lambda study: writes.undo(study, "cnn", 0),
@@ -130,7 +137,9 @@ WRITES: dict[str, Callable[[Study], object]] = {
     "delete_slice": lambda study: writes.delete_slice(study, saved_slices(study)[0][0]),
     "keep_set": lambda study: writes.keep_set(study, [1, 2], "some"),
 }
-OF_OTHERS = {"cancel", "cancel_all", "untag", "undo", "delete_slice"}
+OF_OTHERS = {
+    *("decide again", "undo_decision", "cancel", "cancel_all", "untag", "undo", "delete_slice"),
+}
 """What changes things that someone else made, or that nobody is known to have made."""
 
 
@@ -206,6 +215,7 @@ def test_only_one_module_of_the_dashboard_writes() -> None:
     changing = {
         "engine.running.jobs.queue": {"submit", "cancel", "cancel_all", "retry", "prune"},
         "engine.study.tags": {"tag", "untag", "note", "undo"},
+        "engine.study.decisions": {"decide", "undo"},
         "engine.study.slices": {"save_slice", "delete_slice"},
         "engine.study.removal_sets": {"keep_set"},
         "engine.exchange.uploads.keeping": {"accept", "accept_files", "rename", "delete"},

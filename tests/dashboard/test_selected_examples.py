@@ -50,7 +50,7 @@ def test_the_selection_survives_paging_and_can_be_opened(visit: Any, tmp_path: P
     assert "<b>1</b> of 121 · 121 picked" in words(explain)
     explain.button(key="next").click().run()
     assert explain.query_params["test"] == "test-120"
-    app.button(key="unpick").click().run()
+    app.button(key="without_only").click().run()
     assert "<b>250</b> / 250" in words(app)
 
 

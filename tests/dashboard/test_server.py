@@ -12,7 +12,7 @@ from engine.api import Study
 from tests.conftest import APP
 
 
-def test_pages_do_not_import_torch(complete_study: Study) -> None:
+def test_pages_and_their_twins_do_not_import_torch(complete_study: Study) -> None:
     script = f"""
 import os, sys
 os.environ[{STUDY_VARIABLE!r}] = {str(complete_study.root)!r}
@@ -25,6 +25,13 @@ for view, components in (("explore", 1), ("explain", 2), ("training", 3)):
     app.switch_page(f"views/{{view}}.py").run()
     assert not app.exception and len(app.get("bidi_component")) == components
 import dashboard.__main__, dashboard.routes
+from dashboard.api.reading import BY_NAME, answer_of
+root = __import__("pathlib").Path({str(complete_study.root)!r})
+asked = {{"explain": {{"test": "#1", "show": "both"}}, "training": {{"train": "#1"}}}}
+asked |= {{"what-if": {{"remove": "#1"}}}}
+for name, view in BY_NAME.items():
+    if name not in ("quality", "compare"):
+        answer_of(root, view, asked.get(name, {{}})).to_json()
 assert "torch" not in sys.modules, "torch was imported"
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

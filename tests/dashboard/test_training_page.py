@@ -29,7 +29,7 @@ def test_training_shows_predictions_it_helps_and_hurts(visit: Any, complete_stud
     assert prediction["predicted"] in shown_words
     assert f"{prediction['confidence']:.1%}" in shown_words
     assert ("still disagree" in shown_words) is not bool(prediction["correct"])
-    assert "quality not measured" in app.get("popover")[0].proto.popover.label
+    assert "quality not measured" in app.get("popover")[1].proto.popover.label
 
 
 def test_training_shows_the_rank_of_its_influence(visit: Any, complete_study: Study) -> None:

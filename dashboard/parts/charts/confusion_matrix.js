@@ -10,21 +10,24 @@ export default function (component) {
     const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0
     if (!cell || elsewhere) return
     event.preventDefault()
-    takeQuery(cell)
     setTriggerValue("opened", Number(cell.dataset.cell))
   }
 }
 
 function matrix(data) {
   const table = element("table")
-  table.append(element("caption", "", "Rows: true class. Columns: predicted class."))
+  table.append(element("caption", "", "Rows: true class; columns: predicted class. Shares of each true class."))
   const head = element("tr")
   const corner = element("td")
-  head.append(corner, ...data.classes.map(name => heading(name, "col")))
+  const named = data.classes.map(name => heading(name, "col"))
+  head.append(corner, ...named, heading("Recall", "col"), heading("Examples", "col"))
   const body = data.rows.map((cells, label) => {
     const row = element("tr")
-    const filled = cells.map((cell, predicted) => square(cell, label === predicted, data))
-    row.append(heading(data.classes[label], "row"), ...filled)
+    const filled = cells.map((cell, predicted) => square(cell, label === predicted))
+    const { shown, of } = data.recall[label]
+    const recall = element("td", "total")
+    recall.append(element("b", "", shown))
+    row.append(heading(data.classes[label], "row"), ...filled, recall, element("td", "total", of))
     return row
   })
   table.append(head, ...body)
@@ -39,15 +42,15 @@ function heading(name, scope) {
   return node
 }
 
-function square(cell, right, data) {
+function square(cell, right) {
   const node = element("td")
   if (cell.count === 0) {
     node.append(element("span", "none", "·"))
     return node
   }
-  const link = opens(cell, cell.count.toLocaleString("en"))
+  const link = opens(cell, cell.shown)
   link.className = right ? "right" : "wrong"
-  const strength = Math.sqrt(cell.count / (right ? data.most : data.mostWrong))
+  const strength = Math.sqrt(cell.share) // one scale for all cells
   link.style.setProperty("--strength", `${Math.round(8 + 42 * strength)}%`)
   node.append(link)
   return node
@@ -88,11 +91,4 @@ function element(tag, name = "", text = "") {
   if (name) node.className = name
   if (text) node.textContent = text
   return node
-}
-
-// To open a page, Streamlit pushes the new query on this page first, then the new page. With the
-// query already in place it pushes once, so one step back returns here.
-function takeQuery(link) {
-  const { pathname } = window.location
-  if (link.pathname !== pathname) window.history.replaceState({}, "", pathname + link.search)
 }

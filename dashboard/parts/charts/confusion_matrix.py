@@ -18,6 +18,7 @@ import streamlit as st
 from dashboard.location import Location
 from dashboard.parts.controls.slice_filters import with_count
 from dashboard.read.studies import Examples, mix_ups
+from engine.store.quantities import ACCURACY, SHARE
 
 MOST_CLASSES = 24
 MOST_LISTED = 24
@@ -34,6 +35,7 @@ def confusion(
         on_open: Called with the filters of a clicked cell, in the form of the URL.
     """
     classes = examples.classes
+    of = np.bincount(examples.codes["label"], minlength=len(classes))
     cells: list[dict[str, str]] = []
 
     def cell(words: str, count: int, hint: str, **filters: str) -> dict[str, Any]:
@@ -48,7 +50,12 @@ def confusion(
         names = classes[label], classes[predicted]
         hint = f"{count:,} of class {names[0]} predicted as {names[1]}"
         words = " → ".join(names)
-        return cell(words, count, hint, label=names[0], predicted=names[1])
+        found = cell(words, count, hint, label=names[0], predicted=names[1])
+        share = count / int(of[label])
+        return found | {"share": share, "shown": SHARE.text(share)}
+
+    def recall(right: int, of: int) -> dict[str, Any]:
+        return {"shown": ACCURACY.text(right / of) if of else "–", "of": f"{of:,}"}
 
     def mistaken(label: int, wrong: int, of: int) -> dict[str, Any]:
         hint = f"{wrong:,} of {of:,} of class {classes[label]} predicted wrongly"
@@ -59,12 +66,10 @@ def confusion(
     if len(classes) <= MOST_CLASSES:
         counts = confusion_counts(examples)
         every = range(len(classes))
-        wrong = counts - np.diag(np.diag(counts))
         data = {
             "classes": classes,
             "rows": [[pair(a, b, int(counts[a, b])) for b in every] for a in every],
-            "most": max(1, int(counts.max(initial=0))),
-            "mostWrong": max(1, int(wrong.max(initial=0))),
+            "recall": [recall(int(counts[a, a]), int(of[a])) for a in every],
         }
     else:
         found = mix_ups(examples, {})

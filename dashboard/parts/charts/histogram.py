@@ -16,7 +16,7 @@ class Series:
 
     name: str
     values: np.ndarray
-    kind: Literal["plain", "good", "wrong"] = "plain"
+    kind: Literal["plain", "good", "wrong", "chance"] = "plain"
 
 
 def histogram(

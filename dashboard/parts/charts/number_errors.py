@@ -7,6 +7,7 @@ import numpy as np
 from dashboard.parts.charts.histogram import Series, histogram
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.removal.verify_by_retraining import change_scatter
+from dashboard.read.number_errors import errors_of
 from dashboard.read.studies import Examples
 from engine.store.quantities import ERROR, OUTPUT, SHARE, SIZE
 from engine.store.rows import evenly_spread
@@ -17,18 +18,16 @@ MOST_DRAWN = 2_000
 
 def error_figures(tests: Examples, training: Examples, kind: str) -> dict[str, tuple[str, str]]:
     """Mean absolute error and R² on the test examples, and the error on the training examples."""
-    error, own = tests.numbers["error"], training.numbers["error"]
-    label = tests.numbers["label"]
-    spread = float(((label - label.mean()) ** 2).sum())
+    errors = errors_of(tests, training)
     found = {
-        "Mean absolute error": (SIZE.text(np.abs(error).mean()), f"on {len(error):,} test {kind}")
+        "Mean absolute error": (SIZE.text(errors.test), f"on {len(tests.table):,} test {kind}")
     }
-    if spread > 0:
-        share = 1 - float((error**2).sum()) / spread
-        found["R²"] = SHARE.text(share), "of the test labels’ variance is predicted"
+    if errors.explained is not None:
+        words = "of the test labels’ variance is predicted"
+        found["R²"] = SHARE.text(errors.explained), words
     found["Training error"] = (
-        SIZE.text(np.abs(own).mean()),
-        f"mean, absolute, on {len(own):,} {kind}",
+        SIZE.text(errors.training),
+        f"mean, absolute, on {len(training.table):,} {kind}",
     )
     return found
 

@@ -11,7 +11,9 @@ import streamlit as st
 from engine.attribution.evaluation.calibration import NINETY
 
 POINTS = 2_000
-"""More points than this are sampled, so that SVG can draw them without a graphics card."""
+"""More points than this are drawn as a density, with a sample of `DOTS` points to click."""
+DOTS = 300
+CELLS = 48
 HEIGHT = 460
 TEAL, GREY = "#20979c", "#87919a"
 """Visible on light and dark backgrounds (contrast 3:1 or more)."""
@@ -37,12 +39,16 @@ def agreement(
         calibrated: Whether predicted outputs are in the unit of the actual ones. Only then are
             points expected on the diagonal.
     """
+    everything = None
     if row is None:
         tests, runs = _sample(outputs["actual"].shape)
-        found = {
-            name: (outputs[name] - outputs[name].mean(axis=1, keepdims=True))[tests, runs]
+        centered = {
+            name: outputs[name] - outputs[name].mean(axis=1, keepdims=True)
             for name in ("predicted", "actual")
         }
+        found = {name: array[tests, runs] for name, array in centered.items()}
+        if outputs["actual"].size > POINTS:
+            everything = centered
         minus_mean = ", minus the example’s mean"
     else:
         found = {name: np.asarray(array[row]) for name, array in outputs.items()}
@@ -53,9 +59,13 @@ def agreement(
     names = [ids[test] for test in tests]
     figure = go.Figure()
     if calibrated:
-        ends = add_diagonal(figure, np.concatenate([found["predicted"], found["actual"]]))
+        shown = everything or found
+        among = [np.ravel(shown[name]) for name in ("predicted", "actual")]
+        ends = add_diagonal(figure, np.concatenate(among))
         figure.update_xaxes(range=ends)
         figure.update_yaxes(range=ends)
+    if everything is not None:
+        figure.add_trace(_density(everything["predicted"], everything["actual"]))
     figure.add_trace(
         go.Scatter(
             x=found["predicted"],
@@ -63,7 +73,7 @@ def agreement(
             error_x=None if deviation is None else _bars(deviation),
             mode="markers",
             marker={"color": TEAL, "size": 5 if row is None else 9},
-            opacity=0.35 if row is None else 0.9,
+            opacity=0.9 if row is not None else 0.6 if everything is None else 0.4,
             # Lists, as the browser returns a row of an array as a mapping.
             customdata=np.stack([tests, runs], axis=1).tolist(),
             text=names,
@@ -86,6 +96,20 @@ def agreement(
     return figure
 
 
+def _density(x: np.ndarray, y: np.ndarray) -> go.Heatmap:
+    """How many of all points are where; the scale is logarithmic."""
+    counts, across, up = np.histogram2d(np.ravel(x), np.ravel(y), bins=CELLS)
+    return go.Heatmap(
+        x=(across[1:] + across[:-1]) / 2,
+        y=(up[1:] + up[:-1]) / 2,
+        z=np.log10(counts.T + 1).round(2),
+        customdata=counts.T.astype(int),
+        colorscale=[[0, "rgba(32,151,156,0)"], [1, "rgba(32,151,156,1)"]],
+        showscale=False,
+        hovertemplate="%{customdata} points here<extra></extra>",
+    )
+
+
 def add_diagonal(figure: go.Figure, values: np.ndarray) -> list[float]:
     """Add the line where actual equals predicted; return the axis range, with a margin."""
     low, high = float(values.min()), float(values.max())
@@ -105,7 +129,7 @@ def _sample(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     count = shape[0] * shape[1]
     chosen = np.arange(count)
     if count > POINTS:
-        chosen = np.sort(np.random.default_rng(0).choice(count, POINTS, replace=False))
+        chosen = np.sort(np.random.default_rng(0).choice(count, DOTS, replace=False))
     tests, runs = np.unravel_index(chosen, shape)
     return tests, runs
 

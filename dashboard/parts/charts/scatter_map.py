@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,10 +11,15 @@ import plotly.graph_objects as go
 from dashboard.read.studies import Examples
 from engine.store.layout import SPLITS, Split
 
-MOST_DRAWN = 20_000
-"""More points than this are sampled, as each is sent to the browser."""
-NEED_GRAPHICS = 2_000
-"""More points than this are drawn by WebGL; fewer as SVG, which needs no graphics card."""
+MOST_DRAWN = 6_000
+"""More points than this are sampled: each is sent to the browser and drawn as SVG, which needs no
+graphics card."""
+DENSE = 3_000
+"""From this many examples on, their density is drawn below the points."""
+CELLS = 72
+"""Cells of the density along the longer side."""
+LONGEST_TEXT = 120
+"""Characters of an example's text beside its point."""
 HEIGHT = 620
 CLASS, RESULT, LABEL, ERROR, OUTPUT = "class", "result", "label", "error", "output"
 """What colors the points; the last three are numbers."""
@@ -23,7 +29,9 @@ PALETTE = (
 )
 """Distinguishable with color blindness, on light and dark backgrounds (contrast 3:1 or more)."""
 OTHERS = "#87919a"
-RING = "#e0218a"
+RIGHT, WRONG = "#20979c", "#c4504c"
+RING = ("#ffffff", "#000000")
+"""Two rings, so that one of them stands out from any ground."""
 SYMBOLS: dict[Split, str] = {"train": "circle", "test": "diamond"}
 NAMES: dict[Split, str] = {"train": "training", "test": "test"}
 
@@ -38,6 +46,7 @@ class Layer:
     name: str
     rows: np.ndarray
     colour: str | None
+    hollow: bool = False
 
 
 def drawn_rows(sizes: dict[Split, int], keep: Selection) -> dict[Split, np.ndarray]:
@@ -68,18 +77,17 @@ def layers(examples: dict[Split, Examples], rows: dict[Split, np.ndarray], by: s
         if by in one.numbers:
             found.append(Layer(split, NAMES[split], mine, None))
         elif by not in colours_of(examples):
-            found.append(Layer(split, NAMES[split], mine, PALETTE[SPLITS.index(split)]))
+            found.append(Layer(split, NAMES[split], mine, OTHERS if split == "train" else RIGHT))
         elif by == RESULT:
             right = one.table["correct"].to_numpy(dtype=bool)[mine]
-            found.append(Layer(split, f"{NAMES[split]}, right", mine[right], PALETTE[0]))
-            found.append(Layer(split, f"{NAMES[split]}, wrong", mine[~right], PALETTE[1]))
+            found.append(Layer(split, "right", mine[right], RIGHT))
+            found.append(Layer(split, "wrong", mine[~right], WRONG, hollow=True))
         else:
             codes = one.codes["label"][mine]
             for place, label in enumerate(one.classes[: len(PALETTE)]):
-                name = f"{_cut(label)}, {NAMES[split]}"
-                found.append(Layer(split, name, mine[codes == place], PALETTE[place]))
+                found.append(Layer(split, _cut(label), mine[codes == place], PALETTE[place]))
             beyond = mine[codes >= len(PALETTE)]
-            found.append(Layer(split, f"other classes, {NAMES[split]}", beyond, OTHERS))
+            found.append(Layer(split, "other classes", beyond, OTHERS))
     return [layer for layer in found if len(layer.rows)]
 
 
@@ -101,68 +109,86 @@ def scatter(
         by: What colors the points, as for `layers`.
     """
     title = colours_of(examples).get(by, "")
-    count = sum(len(layer.rows) for layer in shown)
-    kind = go.Scattergl if count > NEED_GRAPHICS else go.Scatter
     some = any(selected.values())
     figure = go.Figure()
+    everyone = np.concatenate([place[layer] for layer in {layer.split for layer in shown}])
+    dense = len(everyone) >= DENSE
+    if dense:
+        figure.add_trace(density(everyone))
+    listed: set[str] = set()
     for layer in shown:
         one = examples[layer.split]
         at = place[layer.split][layer.rows]
         marker: dict[str, object] = {
-            "symbol": SYMBOLS[layer.split],
-            "size": 5 if layer.split == "train" else 8,
+            "symbol": SYMBOLS[layer.split] + ("-open" if layer.hollow else ""),
+            "size": (4 if dense else 5) if layer.split == "train" else (6 if dense else 8),
             "color": layer.colour,
-            "opacity": 0.75,
+            "opacity": 0.6 if dense else 0.75,
         }
         if layer.colour is None:
             values = one.numbers[by][layer.rows]
             marker |= {"color": values.tolist(), "coloraxis": "coloraxis"}
         picked = np.flatnonzero(np.isin(layer.rows, selected[layer.split])).tolist()
-        names = [name for name in ("id", "file", "label") if name in one.table]
+        names = [name for name in ("id", "file", "label", "text") if name in one.table]
         hovered = one.table[names].iloc[layer.rows]
+        texts = [
+            "\n".join(
+                _cut(str(text), LONGEST_TEXT)
+                for text in dict.fromkeys(some_texts)
+                if text is not None
+            )
+            for some_texts in zip(*(hovered[name] for name in names), strict=True)
+        ]
         figure.add_trace(
-            kind(
+            go.Scatter(
                 x=at[:, 0],
                 y=at[:, 1],
                 mode="markers",
                 name=layer.name,
                 marker=marker,
-                customdata=[[layer.split, int(row)] for row in layer.rows],
-                text=[
-                    "<br>".join(_plain(name) for name in dict.fromkeys(texts) if name is not None)
-                    for texts in zip(*(hovered[name] for name in names), strict=True)
+                # One entry of the legend for both splits, whose symbols differ.
+                legendgroup=layer.name,
+                showlegend=layer.name not in listed,
+                customdata=[
+                    [layer.split, int(row), f"{text}\n{NAMES[layer.split]}"]
+                    for row, text in zip(layer.rows, texts, strict=True)
                 ],
-                hovertemplate="%{text}<extra>" + NAMES[layer.split] + "</extra>",
+                hoverinfo="none",  # map_preview shows the example
                 selectedpoints=picked if some else None,
-                unselected={"marker": {"color": OTHERS, "opacity": 0.2}},
+                selected={"marker": {"size": 9, "opacity": 1}},
+                unselected={"marker": {"color": OTHERS, "opacity": 0.06 if dense else 0.2}},
             )
         )
-    if ring is not None:
+        listed.add(layer.name)
+    if ring is not None:  # last, so on top
         x, y = place[ring[0]][ring[1]]
-        figure.add_trace(
-            go.Scatter(
-                x=[x],
-                y=[y],
-                mode="markers",
-                name="this example",
-                marker={
-                    "symbol": "circle-open",
-                    "size": 22,
-                    "color": RING,
-                    "line": {"width": 3},
-                },
-                hoverinfo="skip",
+        for colour, size in zip(RING, (26, 22), strict=True):
+            figure.add_trace(
+                go.Scatter(
+                    x=[x],
+                    y=[y],
+                    mode="markers",
+                    name="this example",
+                    showlegend=False,
+                    marker={
+                        "symbol": "circle-open",
+                        "size": size,
+                        "color": colour,
+                        "line": {"width": 3},
+                    },
+                    unselected={"marker": {"opacity": 1}},
+                    hoverinfo="skip",
+                )
             )
-        )
     figure.update_layout(
         height=HEIGHT,
-        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        margin={"l": 0, "r": 0, "t": 36, "b": 0},
         dragmode="lasso",
         hovermode="closest",
         uirevision="map",
         xaxis={"visible": False},
         yaxis={"visible": False, "scaleanchor": "x"},
-        legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
+        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "itemsizing": "constant"},
         coloraxis={
             "colorscale": [[0, "#b3261e"], [0.5, "#a8b0b6"], [1, "#0b6f6c"]],
             # Errors have a sign, and so have outputs whose sign is the outcome.
@@ -173,6 +199,36 @@ def scatter(
     return figure
 
 
+def density(points: np.ndarray) -> go.Heatmap:
+    """How many of these points `[n, 2]` are where, in gray; nothing where there are none."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    extent = np.maximum(high - low, 1e-9)
+    bins = np.maximum(1, np.ceil(CELLS * extent / extent.max())).astype(int)
+    counts, x, y = np.histogram2d(points[:, 0], points[:, 1], bins=bins.tolist())
+    shown = np.log1p(counts).T.round(2)
+    return go.Heatmap(
+        x=(x[1:] + x[:-1]) / 2,
+        y=(y[1:] + y[:-1]) / 2,
+        z=shown,
+        colorscale=[[0, "rgba(128,140,150,0)"], [1, "rgba(128,140,150,0.5)"]],
+        zsmooth="best",
+        showscale=False,
+        hoverinfo="skip",
+        name="density",
+    )
+
+
+def corners_of(selection: Any) -> list[tuple[float, float]] | None:
+    """Corners of the lasso or box that Plotly reports, if there is exactly one."""
+    drawn = [*selection.get("lasso", ()), *selection.get("box", ())]
+    if len(drawn) != 1:
+        return None
+    x, y = ([float(value) for value in drawn[0].get(axis, ())] for axis in "xy")
+    if len(x) == len(y) == 2:  # two opposite corners
+        x, y = [x[0], x[1], x[1], x[0]], [y[0], y[0], y[1], y[1]]
+    return list(zip(x, y, strict=False)) if len(x) >= 3 else None
+
+
 def selection_of(points: list[dict[str, object]]) -> Selection:
     """Rows of both splits among the points that Plotly reports as selected."""
     found: Selection = {"train": [], "test": []}
@@ -180,15 +236,10 @@ def selection_of(points: list[dict[str, object]]) -> Selection:
         data = point.get("customdata")
         if isinstance(data, dict):  # The browser returns a row of a list as a mapping.
             data = [data.get("0"), data.get("1")]
-        if isinstance(data, list) and len(data) == 2 and data[0] in SPLITS:
+        if isinstance(data, list) and len(data) >= 2 and data[0] in SPLITS:
             found[data[0]].append(int(data[1]))
     return {split: sorted(set(rows)) for split, rows in found.items()}
 
 
-def _plain(text: object) -> str:
-    """Escape and truncate a text, as Plotly interprets tags such as `<b>`."""
-    return _cut(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 40 else text[:39] + "…"
+def _cut(text: str, most: int = 40) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

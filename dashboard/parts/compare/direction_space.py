@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.location import EXPLAIN, Location
+from dashboard.parts.charts.map_preview import map_preview
 from dashboard.parts.charts.scatter_map import (
     CLASS,
     LABEL,
@@ -70,16 +71,17 @@ def direction_space(
         height=HEIGHT,
         xaxis={"visible": True, "title": f"Direction {number + 1}", "zeroline": True},
         yaxis={"visible": True, "title": f"Direction {other + 1}", "scaleanchor": None},
-        legend={"y": -0.2},
     )
-    st.plotly_chart(
-        figure,
-        key=f"chart {state}",
-        on_select=select,
-        selection_mode=("points", "box", "lasso"),
-        config={"displaylogo": False},
-        alt=f"Projections on directions {number + 1} and {other + 1}. {words}",
-    )
+    with st.container(key="space_chart"):
+        st.plotly_chart(
+            figure,
+            key=f"chart {state}",
+            on_select=select,
+            selection_mode=("points", "box", "lasso"),
+            config={"displaylogo": False},
+            alt=f"Projections on directions {number + 1} and {other + 1}. {words}",
+        )
+    map_preview(study, "space_chart")
     if not chosen["test"]:
         return
     selected = np.array(chosen["test"], np.int64)

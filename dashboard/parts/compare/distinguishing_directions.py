@@ -12,21 +12,24 @@ import streamlit as st
 from dashboard.location import EXPLAIN, TRAINING, Location, go, keep
 from dashboard.names import plain, short
 from dashboard.parts.compare.direction_space import direction_space
+from dashboard.parts.compare.letters import lettered
 from dashboard.parts.gallery.cards import test_cards, training_card
-from dashboard.parts.gallery.gallery import Card, Group, gallery
-from dashboard.parts.layout.blocks import aside, figures, heading
+from dashboard.parts.gallery.gallery import Card, Group, Sign, gallery
+from dashboard.parts.layout.blocks import aside, heading
 from dashboard.read.comparisons import OTHER, Query, significance
 from dashboard.read.rows_in_words import makeup
 from dashboard.read.studies import Examples, examples
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
-from engine.store.quantities import ACCURACY, COORDINATE, SIMILARITY, predicted_text
+from engine.store.quantities import ACCURACY, COORDINATE, SHARE, SIMILARITY, predicted_text
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
 SIDE = 84
-SHOWN = 18
+SHOWN = 14
+GROUPS = 3
+"""Classes named in a cell of the table."""
 _MESSAGE = "note_message"
 
 
@@ -38,11 +41,14 @@ def directions(study: StudyReader, about: dict[str, Any], query: Query, location
     st.segmented_control(
         "Whose directions",
         ["a", "b"],
-        format_func=lambda key: f"In {plain(names[key])}, not in {plain(names[OTHER[key]])}",
+        format_func=lambda key: (
+            f"In {key.upper()} ({plain(names[key])}), "
+            f"not in {OTHER[key].upper()} ({plain(names[OTHER[key]])})"
+        ),
         key="side",
         required=True,
         on_change=keep,
-        args=("side", "a", ("direction",)),
+        args=("side", None, ("direction",)),
     )
     found = about["directions"][query.key]
     if not found:
@@ -58,12 +64,17 @@ def directions(study: StudyReader, about: dict[str, Any], query: Query, location
         format_func=lambda shown: _label(noted.get((query.key, int(shown) - 1)), shown),
         key="direction",
         required=True,
-        on_change=keep,
-        args=("direction", "1"),
+        on_change=_keep_direction,
+        args=(query.key,),
     )
     one(study, about, query.key, number, location)
     note_form(study, about["id"], query.key, number, noted.get((query.key, number)))
     direction_space(study, about, query.key, number, location)
+
+
+def _keep_direction(key: str) -> None:
+    """Callback: a direction belongs to a side."""
+    go(side=key, direction=st.session_state["direction"])
 
 
 def _label(note: Note | None, number: str) -> str:
@@ -81,12 +92,12 @@ def bars(about: dict[str, Any], key: str, number: int, noted: dict[tuple[str, in
         note = noted.get((key, place))
         title = f"Direction {place + 1}" + (f" · {note.name}" if note and note.name else "")
         pairs = "".join(
-            f'<div class="dl-pair" data-kind="{side}"><span>{escape(short(name))}</span>'
+            f'<div class="dl-pair" data-kind="{side}"><span>{lettered(side, name)}</span>'
             f'<span class="dl-track"><i style="width:{100 * value / most:.1f}%"></i></span>'
             f"<span>{escape(ACCURACY.text(value))}</span></div>"
             for side, name, value in (
-                ("own", names[0], one["own_variance"]),
-                ("other", names[1], one["other_variance"]),
+                (key, names[0], one["own_variance"]),
+                (OTHER[key], names[1], one["other_variance"]),
             )
         )
         current = ' aria-current="true"' if place == number else ""
@@ -103,52 +114,38 @@ def bars(about: dict[str, Any], key: str, number: int, noted: dict[tuple[str, in
 def one(
     study: StudyReader, about: dict[str, Any], key: str, number: int, location: Location
 ) -> None:
-    """Show one direction: its figures, its training examples, and its test examples."""
+    """Show one direction: a table, the test examples at both ends, and the training examples."""
     found = about["directions"][key][number]
     own, other = about[key], about[OTHER[key]]
     heading(f"Direction {number + 1}")
-    st.html(f'<p class="dl-says">{escape(found["reading"])}</p>')
-    shown = {
-        "Stability": (
-            SIMILARITY.text(found["stability"]),
-            "median cosine over resampled test examples; 1 is perfectly stable",
-        )
-    }
-    for side, accuracy in ((own, found["own_accuracy"]), (other, found["other_accuracy"])):
-        if accuracy is not None:
-            words = f"on the {len(found['tests']):,} test examples below"
-            shown[f"Accuracy of {short(side['name'])}"] = ACCURACY.text(accuracy), words
-    figures(shown)
-    training = examples(study, "train")
+    st.html(story(about, key, found))
     kind = "picture" if has(study, "pictures") else "example"
-    gallery(
-        study,
-        "train",
-        [
-            _weighted(training, found, "positive", "support", location, kind),
-            _weighted(training, found, "negative", "oppose", location, kind),
-        ],
-        SIDE,
-        "direction_training",
-        lambda row: st.switch_page(
-            TRAINING, query_params=location.parameters(train=str(training.ids[row]))
-        ),
-    )
     tests = examples(study, "test", own["algorithm"])
     theirs = examples(study, "test", other["algorithm"])
-    rows = np.array(found["tests"][: 2 * SHOWN], np.int64)
-    group = Group(
-        "Test examples with the largest projections",
-        _projected(tests, theirs, rows, found["projections"], (own, other), location),
-        title="Most affected",
-        words=f"Test {kind}s with the largest projections; the sign gives the side.",
-        sign="similar",
-        makeup=makeup(tests, np.array(found["tests"], np.int64)),
-    )
+    rows, along = np.array(found["tests"], np.int64), np.array(found["projections"])
+    main, reverse = ends_of(found)
+    ends = []
+    for name in (main, reverse):
+        members = along > 0 if name == "positive" else along < 0
+        some = rows[members]
+        if name == reverse and not len(some):
+            continue
+        ends.append(
+            Group(
+                f"Test examples at the {name} end",
+                _projected(
+                    tests, theirs, some[:SHOWN], along[members].tolist(), (own, other), location
+                ),
+                title=f"Test {kind}s at the {name} end",
+                words="Those that it moves most; numbers are their projections.",
+                makeup=makeup(tests, some),
+                empty="None at this end.",
+            )
+        )
     gallery(
         study,
         "test",
-        [group],
+        ends,
         SIDE,
         "direction_tests",
         lambda row: st.switch_page(
@@ -158,25 +155,102 @@ def one(
             ),
         ),
     )
+    training = examples(study, "train")
+    gallery(
+        study,
+        "train",
+        [
+            _used(training, found, main, main, key, about, location),
+            _used(training, found, reverse, main, OTHER[key], about, location),
+        ],
+        SIDE,
+        "direction_training",
+        lambda row: st.switch_page(
+            TRAINING, query_params=location.parameters(train=str(training.ids[row]))
+        ),
+    )
 
 
-def _weighted(
+def ends_of(found: dict[str, Any]) -> tuple[str, str]:
+    """The end of a direction at which most of its test examples are, and the other one."""
+    return ("positive", "negative") if sum(found["projections"]) >= 0 else ("negative", "positive")
+
+
+def story(about: dict[str, Any], key: str, found: dict[str, Any]) -> str:
+    """HTML of the table of one direction: what A and B have of it, and how sure it is."""
+    sides = {key: "own", OTHER[key]: "other"}
+    rows = [
+        (
+            "Share of the variance of its attributions",
+            *(ACCURACY.text(found[f"{sides[one]}_variance"]) for one in "ab"),
+        )
+    ]
+    accuracies = [found[f"{sides[one]}_accuracy"] for one in "ab"]
+    if None not in accuracies:
+        title = (
+            f"Accuracy on the {len(found['tests']):,} test examples with the largest projections"
+        )
+        rows.append((title, *map(ACCURACY.text, accuracies)))
+    main, reverse = ends_of(found)
+    ends = {key: main, OTHER[key]: reverse}
+    groups = [found[f"{ends[one]}_groups"] for one in "ab"]
+    if any(groups):
+        used = (_most(one) for one in groups)
+        rows.append((f"At the {main} end, relies more on training examples of", *used))
+    head = "".join(f'<th scope="col">{lettered(one, about[one]["name"])}</th>' for one in "ab")
+    body = "".join(
+        f'<tr><th scope="row">{escape(title)}</th><td>{escape(a)}</td><td>{escape(b)}</td></tr>'
+        for title, a, b in rows
+    )
+    _, judged = significance(found)
+    both = {
+        "Beyond training randomness": judged,
+        "Stability": f"{SIMILARITY.text(found['stability'])}, median cosine over resampled test "
+        "examples",
+    }
+    if found["test_groups"]:
+        both["Test examples are"] = _most(found["test_groups"])
+    body += "".join(
+        f'<tr><th scope="row">{escape(title)}</th><td colspan="2">{escape(text)}</td></tr>'
+        for title, text in both.items()
+    )
+    return (
+        '<div class="dl-stages dl-story" role="region" tabindex="0" aria-label="The direction">'
+        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _most(shares: dict[str, float]) -> str:
+    """The largest groups with their shares: `Coat 62%, Shirt 20%`."""
+    first = list(shares.items())[:GROUPS]
+    return ", ".join(f"{short(name)} {SHARE.text(share)}" for name, share in first) or "–"
+
+
+def _used(
     training: Examples,
     found: dict[str, Any],
     sign: str,
-    colour: Any,
+    main: str,
+    key: str,
+    about: dict[str, Any],
     location: Location,
-    kind: str,
 ) -> Group:
+    """The training examples with the largest weights of one sign, which one side uses more.
+
+    Args:
+        main: The end at which it does; at the other end the other side does.
+        key: That side.
+    """
     rows = np.array(found[sign], np.int64)
     weights = np.array(found[f"{sign}_weights"])
     largest = max(
         (abs(weight) for s in ("positive", "negative") for weight in found[f"{s}_weights"]),
         default=1.0,
     )
-    classes = f"; classes of all {len(rows)}" if training.classes else ""
+    name, letter = short(about[key]["name"]), key.upper()
+    mark: Sign = "a" if key == "a" else "b"
     return Group(
-        f"Training examples with {sign} weights",
+        f"Training examples with {sign} weights, which {name} uses more",
         [
             replace(
                 training_card(
@@ -191,11 +265,12 @@ def _weighted(
             )
             for row, weight in zip(rows[:SHOWN], weights[:SHOWN], strict=True)
         ],
-        title=f"{sign.capitalize()} weights",
-        words=f"Training {kind}s at this end, largest weights first{classes}.",
-        sign=colour,
+        title=f"Used more by {name}",
+        words=f"They support test examples at the {main} end more under {letter}; at the other end "
+        "it is the reverse. Numbers: weights in the direction.",
+        sign=mark,
         makeup=makeup(training, rows),
-        empty="None at this end.",
+        empty="None.",
     )
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 
 from dashboard.location import EXPLAIN, Location
 from dashboard.names import short
+from dashboard.parts.compare.letters import letter
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
@@ -30,6 +31,7 @@ def quick_report(
     against: str,
     tests: Examples,
     location: Location,
+    letters: str,
 ) -> None:
     """Show the report.
 
@@ -37,6 +39,7 @@ def quick_report(
         name: Of the upload.
         against: Name of the algorithm it is compared with.
         tests: The test examples, with that algorithm's predictions if it has any.
+        letters: Which of the two is A: `ab` if it is the upload, else `ba`.
     """
     if found.warnings:
         warning(found.warnings)
@@ -63,7 +66,7 @@ def quick_report(
     figures(shown)
     if found.by_group:
         heading("Accuracy by class")
-        st.html(_by_group(found, name, against))
+        st.html(_by_group(found, name, against, letters))
     if found.their_by_group is None and found.their_output is None:
         aside(f"{short(against)} has no predictions yet to compare with.")
         return
@@ -104,14 +107,14 @@ def quick_report(
     )
 
 
-def _by_group(found: QuickReport, name: str, against: str) -> str:
+def _by_group(found: QuickReport, name: str, against: str, letters: str) -> str:
     """HTML of two bars per class; the class whose accuracy differs most comes first."""
     theirs = found.their_by_group or {}
     order = sorted(found.by_group, key=lambda one: -abs(found.by_group[one] - theirs.get(one, 0)))
     entries = "".join(
         f'<li><div class="dl-name">{escape(short(group))}</div>'
-        f"{_bar(found.by_group[group], name, 'own')}"
-        f"{_bar(theirs[group], against, 'other') if group in theirs else ''}</li>"
+        f"{_bar(found.by_group[group], name, letters[0])}"
+        f"{_bar(theirs[group], against, letters[1]) if group in theirs else ''}</li>"
         for group in order
     )
     return f'<ol class="dl-pairs" role="list" aria-label="Accuracy by class">{entries}</ol>'
@@ -119,7 +122,7 @@ def _by_group(found: QuickReport, name: str, against: str) -> str:
 
 def _bar(value: float, name: str, kind: str) -> str:
     return (
-        f'<div class="dl-pair" data-kind="{kind}"><span>{escape(short(name))}</span>'
+        f'<div class="dl-pair" data-kind="{kind}"><span>{letter(kind)}{escape(short(name))}</span>'
         f'<span class="dl-track"><i style="width:{100 * value:.1f}%"></i></span>'
         f"<span>{escape(ACCURACY.text(value))}</span></div>"
     )

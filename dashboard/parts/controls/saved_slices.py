@@ -80,8 +80,8 @@ def _form(study: StudyReader, location: Location) -> None:
         )
     name = output_name(study.dataset)
     order = "as in the data"
-    if slice.sort is not None:
-        order = f"{order_titles(name)[slice.sort].lower()} first"
+    if (title := order_titles(name).get(slice.sort or "")) is not None:
+        order = f"{title.lower()} first"
     chosen = slice.words(name) or "All examples"
     words = f"{chosen}; {order}. Everyone who opens this study can see it."
     st.html(f'<p class="dl-aside">{escape(words)}</p>')

@@ -1,4 +1,4 @@
-"""Selected examples: what is selected in the gallery, with controls to change it."""
+"""Selected examples of a split: what is selected in its gallery, with controls to change it."""
 
 from __future__ import annotations
 
@@ -7,38 +7,51 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from dashboard.location import Location, go
+from dashboard.location import SELECTED, Location, go
 from dashboard.names import with_file
 from dashboard.parts.controls.slice_filters import with_count
 from dashboard.read.studies import Examples
 from dashboard.slice_parameters import MOST_PICKED, rows_text
+from engine.store.layout import Split
 
 
-def select(rows: Sequence[int] | np.ndarray) -> None:
+def select(rows: Sequence[int] | np.ndarray, split: Split = "test") -> None:
     """Callback: select only these rows."""
-    go(selected=rows_text(rows) or None)
+    go(**{SELECTED[split]: rows_text(rows) or None})
+
+
+def selected_rows(location: Location, split: Split) -> np.ndarray:
+    """The selected rows of a split, ascending int64."""
+    chosen = location.selected if split == "test" else location.selected_train
+    return np.array(chosen, dtype=np.int64)
 
 
 def open_selection(rows: np.ndarray) -> None:
-    """Callback: narrow the slice to these rows."""
+    """Callback: narrow the slice to these test rows."""
     go(only=rows_text(rows), selected=None, page=None)
 
 
-def selection(
-    location: Location, examples: Examples, rows: np.ndarray, shown: np.ndarray, kind: str
+def choose_examples(
+    location: Location,
+    split: Split,
+    examples: Examples,
+    rows: np.ndarray,
+    shown: np.ndarray,
+    kind: str,
 ) -> None:
-    """Show the selection and what can be done with it.
+    """Show a button that opens controls to select without the mouse or the arrow keys, and how many
+    examples are selected.
 
     Args:
         rows: Of the slice.
         shown: Rows on the gallery's page.
     """
-    chosen = np.array(location.selected, dtype=np.int64)
-    with st.popover("Select", icon=":material/check_box:", width="content"):
-        _choose(chosen, examples, rows, shown, kind)
+    chosen = selected_rows(location, split)
+    with st.popover("Select", icon=":material/check_box:", width="content", key="choose"):
+        _choose(chosen, split, examples, rows, shown, kind)
     if not len(chosen):
         words = "Select with Shift and a click or an arrow key, or with Space."
-        st.html(f'<div class="dl-where">{words}</div>', width="content")
+        st.html(f'<div class="dl-where dl-hint">{words}</div>', width="content")
         return
     full = f", the maximum ({MOST_PICKED})" if len(chosen) >= MOST_PICKED else ""
     st.html(
@@ -46,33 +59,36 @@ def selection(
         width="content",
     )
     st.button(
-        "Open selection",
-        icon=":material/filter_alt:",
-        key="open_selection",
-        on_click=open_selection,
-        args=(chosen,),
+        "Clear",
+        icon=":material/close:",
+        key="clear_selection",
+        on_click=select,
+        args=([], split),
     )
-    st.button("Clear", key="clear_selection", on_click=select, args=([],))
 
 
 def _choose(
-    chosen: np.ndarray, examples: Examples, rows: np.ndarray, shown: np.ndarray, kind: str
+    chosen: np.ndarray,
+    split: Split,
+    examples: Examples,
+    rows: np.ndarray,
+    shown: np.ndarray,
+    kind: str,
 ) -> None:
-    """Show controls that select without the mouse or the arrow keys."""
     offered = np.union1d(chosen, shown)
     with st.container(horizontal=True):
         st.button(
             f"All {len(shown):,} on this page",
             key="select_page",
             on_click=select,
-            args=(offered[:MOST_PICKED],),
+            args=(offered[:MOST_PICKED], split),
         )
         if len(shown) < len(rows) <= MOST_PICKED:
             st.button(
                 f"All {len(rows):,} in this slice",
                 key="select_slice",
                 on_click=select,
-                args=(rows,),
+                args=(rows, split),
             )
     columns = [name for name in ("id", "label", "file") if name in examples.table]
     records = examples.table[columns].iloc[offered].to_dict("records")
@@ -87,5 +103,5 @@ def _choose(
         format_func=lambda row: names.get(row, str(row)),
         key="selected",
         max_selections=MOST_PICKED,
-        on_change=lambda: select(st.session_state["selected"]),
+        on_change=lambda: select(st.session_state["selected"], split),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.location import Location, go, keep
+from dashboard.names import plain
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.text.text_filters import length_filter, words_filter
 from dashboard.read.studies import Examples, counts, matching, mix_ups
@@ -21,9 +22,31 @@ LONGEST = 60
 
 
 def filters(study: StudyReader, location: Location, examples: Examples) -> None:
-    """Show the filters; their values are in the URL, and so in the next run's `location`."""
+    """Show a button that opens the filters, and those that are active.
+
+    Their values are in the URL, and so in the next run's `location`.
+    """
+    active = location.slice.words_of_filters(examples.output)
+    with st.popover(
+        f"Filters ({len(active)})" if active else "Filters",
+        icon=":material/tune:",
+        width="content",
+        key="filters_button",
+    ):
+        _all_filters(study, location, examples)
+    for name, words in active.items():
+        st.button(
+            plain(words),
+            icon=":material/close:",
+            key=f"without_{name}",
+            help="Remove this filter",
+            on_click=go,
+            kwargs={name: None, "page": None} | ({FORMER: None} if name == "range" else {}),
+        )
+
+
+def _all_filters(study: StudyReader, location: Location, examples: Examples) -> None:
     chosen = location.slice
-    scored = location.method is not None
     named = {**examples.codes, **examples.members}
     with st.container(horizontal=True, vertical_alignment="top", key="filters"):
         if "label" in named:
@@ -46,20 +69,32 @@ def filters(study: StudyReader, location: Location, examples: Examples) -> None:
             words_filter(location, with_count("Search texts", *_left("text", location, examples)))
             length_filter(location)
         _search(location, examples)
-        if not examples.has_predictions:
-            return
-        orders = [name for name in SORTS if can_sort(name, examples.columns, scored)]
-        titles = order_titles(examples.output)
-        st.session_state["sort"] = chosen.sort or ANY
-        st.selectbox(
-            "Order",
-            [ANY, *orders],
-            format_func=lambda name: titles.get(name, "As in the data"),
-            key="sort",
-            on_change=keep,
-            args=("sort", ANY, ("page",)),
-            width=190,
-        )
+
+
+def order(location: Location, examples: Examples, orders: Mapping[str, str] | None = None) -> None:
+    """Show the order of the slice, once there is more than one.
+
+    Args:
+        orders: Sort orders with their titles; None: those of test examples.
+    """
+    if orders is None:
+        scored, titles = location.method is not None, order_titles(examples.output)
+        known = [name for name in SORTS if can_sort(name, examples.columns, scored)]
+        orders = {name: titles[name] for name in known} if examples.has_predictions else {}
+    if not orders:
+        return
+    sort = location.slice.sort
+    st.session_state["sort"] = sort if sort in orders else ANY
+    st.selectbox(
+        "Order",
+        [ANY, *orders],
+        format_func=lambda name: orders.get(name, "In the order of the data"),
+        key="sort",
+        on_change=keep,
+        args=("sort", ANY, ("page",)),
+        label_visibility="collapsed",
+        width=210,
+    )
 
 
 def order_titles(output: str) -> dict[str, str]:
@@ -198,8 +233,9 @@ def _group_filter(
     left = np.zeros(len(examples.table), bool)
     left[matching(examples, others)] = True
     words = {}
+    split = "test" if examples.source is None else examples.source[1]
     for column in columns:
-        for value, mine in group_members(study, "test", column).items():
+        for value, mine in group_members(study, split, column).items():
             count = int((mine & left).sum()), int(mine.sum())
             words[column, value] = with_count(f"{column}: {value}", *count)
 

@@ -37,7 +37,7 @@ def _test_card(
     row: int, example: dict[Hashable, Any], predictions: bool, location: Location
 ) -> Card:
     id_, label = str(example["id"]), str(example["label"])
-    href = "explain?" + urlencode(location.parameters(test=id_))
+    href = "explain?" + urlencode(location.without_selection().parameters(test=id_))
     text = str(example["text"]) if "text" in example else None
     title = None if text is None else id_
     who, file = with_file(example), _file_name(example)
@@ -101,7 +101,7 @@ def training_card(
         label,
         id_,
         f"Training example {with_file(example)}: {label}" + (f", {words}" if words else ""),
-        href="training?" + urlencode(location.parameters(**back, train=id_)),
+        href="training?" + urlencode(location.without_selection().parameters(**back, train=id_)),
         title=id_ if "text" in example else None,
         text=str(example["text"]) if "text" in example else None,
         file=_file_name(example),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import streamlit as st
 
 from dashboard.location import BOTH, TRAINING, Location
 from dashboard.names import short
 from dashboard.parts.gallery.cards import influence_cards, similar_cards
-from dashboard.parts.gallery.gallery import Card, Group, gallery
+from dashboard.parts.gallery.gallery import Card, Group, Sign, gallery
 from dashboard.parts.gallery.similar_examples import overlap_words, similar_words
 from dashboard.parts.layout.blocks import aside
+from dashboard.read.influences import Influences
 from dashboard.read.rows_in_words import having, makeup
 from dashboard.read.studies import Examples
 from engine.attribution.evaluation.quality import Measured
@@ -23,32 +22,6 @@ from engine.study.reader import StudyReader
 
 SIDE = 112
 """Side of a picture in pixels."""
-
-
-@dataclass(frozen=True)
-class Influences:
-    """The strongest influences on one prediction, strongest first.
-
-    Attributes:
-        support, oppose: Training rows.
-        support_scores, oppose_scores: Their scores.
-        support_total, oppose_total: Sums of the scores of each sign over all training examples.
-        support_amounts, oppose_amounts: Their influences, in the unit of the output; None while
-            scores are uncalibrated.
-        without_support, without_oppose: Predicted change of the output when all of these are
-            removed.
-    """
-
-    support: np.ndarray
-    support_scores: np.ndarray
-    oppose: np.ndarray
-    oppose_scores: np.ndarray
-    support_total: float
-    oppose_total: float
-    support_amounts: np.ndarray | None = None
-    oppose_amounts: np.ndarray | None = None
-    without_support: Measured | None = None
-    without_oppose: Measured | None = None
 
 
 def influence_groups(
@@ -108,6 +81,12 @@ def influence_groups(
     ]
 
 
+def opposers_first(groups: list[Group]) -> list[Group]:
+    """The groups of a wrong prediction: first what pulled away from the true label."""
+    order: tuple[Sign | None, ...] = ("oppose", "support", "similar", None)
+    return sorted(groups, key=lambda group: order.index(group.sign))
+
+
 def _directions(
     training: Examples, found: Influences, label: str, predicted: str, test: str | None
 ) -> tuple[str, str]:
@@ -159,6 +138,7 @@ def influence_gallery(
             TRAINING,
             query_params=location.parameters(**back, train=str(training.table["id"].iloc[row])),
         ),
+        peeks=True,
     )
 
 

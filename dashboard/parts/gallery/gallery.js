@@ -42,8 +42,8 @@ function begun(root) {
     const card = event.target.closest("a.card")
     if (!card) return
     makeTabStop(card)
-    const wordless = state.component.data.compact && card.matches(":focus-visible")
-    if (wordless) peek(card, root, state, 0)
+    const { compact, peeks } = state.component.data
+    if ((compact || peeks) && card.matches(":focus-visible")) peek(card, root, state, 0)
   })
   root.addEventListener("focusout", () => peek(null, root, state))
   new ResizeObserver(() => showMore(root)).observe(root)
@@ -84,7 +84,12 @@ function clicked(event, root, state) {
     extend(card, root, state, card)
   } else if (!event.shiftKey) {
     event.preventDefault()
-    takeQuery(card)
+    // Without a mouse, the first tap shows the picture enlarged and the second opens it.
+    if (data.peeks && event.pointerType === "touch" && state.tapped !== card) {
+      state.tapped = card
+      peek(card, root, state, 0)
+      return
+    }
     setTriggerValue("opened", rowOf(card))
   }
 }
@@ -100,9 +105,9 @@ function pressed(event, root, state) {
     to.focus()
     if (event.shiftKey) extend(to, root, state, here)
     else state.anchor = null
-  } else if (!state.component.data.selectable) return
+  } else if (event.key === "Escape" && root.querySelector(".peek")) peek(null, root, state)
+  else if (!state.component.data.selectable) return
   else if (event.key === " " && !command) toggle(here, root, state)
-  else if (event.key === "Escape" && root.querySelector(".peek")) peek(null, root, state)
   else if (event.key === "Escape" && state.chosen.size) choose(new Set(), root, state)
   else if (event.key === "a" && command) {
     choose(new Set([...state.chosen, ...cards.map(rowOf)]), root, state)
@@ -179,6 +184,7 @@ function peek(card, root, state, after) {
       panel.append(picture)
     }
     panel.append(element("p", "", card.dataset.hint))
+    if (state.tapped === card) panel.append(element("p", "tap", "Tap again to open"))
     root.append(panel)
     const [at, size] = [card.getBoundingClientRect(), panel.getBoundingClientRect()]
     const right = at.right + GAP + size.width < window.innerWidth
@@ -199,7 +205,7 @@ function section(group, data) {
     if (group.sign) header.dataset.sign = group.sign
     const title = element("h2")
     if (group.sign) {
-      const sign = element("span", "sign", { support: "+", oppose: "−", similar: "≈" }[group.sign])
+      const sign = element("span", "sign", { support: "+", oppose: "−", similar: "≈", a: "A", b: "B" }[group.sign])
       sign.setAttribute("aria-hidden", "true")
       title.append(sign)
     }
@@ -358,15 +364,4 @@ function element(tag, name = "", text = "") {
   if (name) node.className = name
   if (text) node.textContent = text
   return node
-}
-
-// To open a page, Streamlit pushes the new query on this page first, then the new page. With the
-// query already in place it pushes once, so one step back returns here.
-// The selection is added to the query, so that it is still there after going back.
-function takeQuery(link) {
-  const { pathname, search } = window.location
-  if (link.pathname === pathname) return
-  const selected = new URLSearchParams(search).get("selected")
-  const more = selected ? `&selected=${encodeURIComponent(selected)}` : ""
-  window.history.replaceState({}, "", pathname + link.search + more)
 }

@@ -30,6 +30,9 @@ _HERE = Path(__file__).parent
 _FILES = _HERE / "gallery", _HERE.parent / "text" / "text_card"
 
 
+Sign = Literal["support", "oppose", "similar", "a", "b"]
+
+
 @dataclass(frozen=True)
 class Card:
     """One example in a gallery.
@@ -77,7 +80,7 @@ class Group:
         name: For screen readers.
         title: Heading; None for no heading.
         words: Caption under the heading.
-        sign: Colors and marks the group as supporting, opposing or similar.
+        sign: Colors and marks the group as supporting, opposing or similar, or as of A or of B.
         empty: Text shown if there are no cards.
         makeup: (label, number of cards with it), drawn as one bar.
         shares: Each card's share of a total, in order; drawn cumulatively.
@@ -88,7 +91,7 @@ class Group:
     cards: Sequence[Card]
     title: str | None = None
     words: str = ""
-    sign: Literal["support", "oppose", "similar"] | None = None
+    sign: Sign | None = None
     empty: str = "Nothing here."
     makeup: Sequence[tuple[str, int]] = ()
     shares: Sequence[float] = ()
@@ -113,6 +116,7 @@ def gallery(
     selected: Sequence[int] = (),
     most: int = 0,
     on_select: Callable[[list[int]], None] | None = None,
+    peeks: bool = False,
 ) -> None:
     """Show groups of cards side by side.
 
@@ -121,6 +125,7 @@ def gallery(
         selected: Selected rows, on this page or not.
         most: The most rows that can be selected.
         on_select: Called with all selected rows when they change; None disables selection.
+        peeks: Whether the focused card is enlarged, too, and a tap enlarges before it opens.
     """
     text = has(study, "texts")
     compact = side < CAPTIONED and not text
@@ -154,6 +159,7 @@ def gallery(
             "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
             "large": thumbnail_side(study.dataset.cell, LARGE_SIDE),
             "compact": compact,
+            "peeks": peeks,
             "text": text,
             "sheets": None if text else sprite_url(study, split),
             "perSheet": SPRITES_PER_SHEET,

@@ -28,15 +28,20 @@ WORDS = {
 }
 
 
-def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
-    """Show a job, with a button to cancel it or to retry it."""
-    with st.container(border=True, key=f"job-{job.id}", gap="small"):
+def job_card(study: StudyReader, job: Job, with_log: bool = True, within: str = "") -> None:
+    """Show a job, with a button to cancel it or to retry it.
+
+    Args:
+        within: Distinguishes the card where the page may show the same job elsewhere.
+    """
+    one = f"{job.id}{within}"
+    with st.container(border=True, key=f"job-{one}", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
             st.html(_head(job))
             if job.active:
                 stop = st.button(
                     "Stopping…" if job.cancelling else "Cancel",
-                    key=f"cancel-{job.id}",
+                    key=f"cancel-{one}",
                     icon=":material/stop_circle:",
                     **gate(
                         "run",
@@ -50,7 +55,7 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
             elif job.status != "done":
                 again = st.button(
                     "Retry",
-                    key=f"retry-{job.id}",
+                    key=f"retry-{one}",
                     icon=":material/replay:",
                     **gate("run", help="Runs the job again; finished work is not repeated."),
                 )
@@ -58,7 +63,7 @@ def job_card(study: StudyReader, job: Job, with_log: bool = True) -> None:
                     _act(lambda: retry(study, job.id))
         st.html(_body(job, time.time()))
         if with_log and job.started is not None:
-            opened = st.expander("Log", key=f"log-{job.id}", on_change="rerun", type="compact")
+            opened = st.expander("Log", key=f"log-{one}", on_change="rerun", type="compact")
             if opened.open:
                 lines = log(study.root, job.id).splitlines()[-LOG_LINES:]
                 text = "\n".join(lines) or "The log is empty."

@@ -43,7 +43,7 @@ def verify_button(study: StudyReader, found: Supports, row: int) -> None:
 def verify_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None:
     """Show a button that verifies the first predictions of the filtered list."""
     most = min(len(rows), MOST_AT_ONCE)
-    with st.popover("Verify the first …", icon=":material/science:", width="content"):
+    with st.popover("Verify", icon=":material/science:", width="content"):
         if not most:
             st.html('<p class="dl-aside">The list is empty.</p>')
             return
@@ -117,6 +117,7 @@ def _submit(study: StudyReader, found: Supports, rows: list[int], seeds: int) ->
         "tests": rows,
         "seeds": seeds,
         "at_most": found.at_most,
+        "probability": found.probability,
         "algorithm": found.algorithm,
         "method": found.method,
     }

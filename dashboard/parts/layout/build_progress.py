@@ -67,13 +67,14 @@ def show_build_elsewhere() -> None:
         study = open_study()
         if build_elsewhere(study) is None:
             st.rerun()
-        st.html(
-            _panel(
-                "A build is running, started outside the dashboard", stage_progress(study), study
-            )
-        )
+        st.html(build_panel(study))
 
     watch()
+
+
+def build_panel(study: StudyReader) -> str:
+    """The progress of such a build, as HTML."""
+    return _panel("A build is running, started outside the dashboard", stage_progress(study), study)
 
 
 def unpredicted(study: StudyReader) -> None:

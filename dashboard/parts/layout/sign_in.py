@@ -1,8 +1,9 @@
-"""The signed-in user, shown above every page; without one, the page stops here."""
+"""The signed-in user, shown in the header of every page; without one, the page stops here."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import streamlit as st
 from streamlit.web.server.starlette.starlette_server_config import XSRF_COOKIE_NAME
@@ -14,7 +15,7 @@ SIGN_OUT = "/auth/logout"
 
 
 def sign_in() -> None:
-    """Show the signed-in user; without one, offer to sign in and stop the page."""
+    """Offer to sign in, and stop the page, unless a user is signed in who may see the study."""
     login = configured()
     if login is None:
         return
@@ -26,15 +27,27 @@ def sign_in() -> None:
                 words = "Sign in" if provider is None else f"Sign in with {provider}"
                 st.button(words, type="primary", on_click=st.login, args=(provider,))
         st.stop()
-    name = str(user.get("name") or user.get("email") or "someone")
     if not login.allows(user):
+        name = _name(user)
         notice("This study is not shared with you", f"You are signed in as {name}.", kind="error")
         with st.container(horizontal=True, horizontal_alignment="center"):
             sign_out()
         st.stop()
-    with st.popover(name, icon=":material/person:", width="content"):
+
+
+def account() -> None:
+    """Show the signed-in user, with the role and a button to sign out."""
+    login = configured()
+    if login is None:
+        return
+    user = st.user.to_dict()
+    with st.popover(_name(user), icon=":material/person:", width="content"):
         st.html(f'<p class="dl-aside">Your role here: {login.role_of(user)}.</p>')
         sign_out()
+
+
+def _name(user: dict[str, Any]) -> str:
+    return str(user.get("name") or user.get("email") or "someone")
 
 
 def sign_out() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.parts.gallery.explanation import Influences
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.outputs.wording import shortened
 from dashboard.permissions import session
+from dashboard.read.influences import Influences
 from dashboard.read.output_scores import scores_of_output
 from engine.applications.live import Attributed
 from engine.store.errors import DataloupeError

@@ -114,7 +114,14 @@ def before_after(
         bar = float(oracle[place])
         hint = f"{was} before, {now} unlearned, {truth} retrained"
         card = _card(training, int(found.rows[place]), hint, location)
-        cards.append(replace(card, note=f"{was} → {now}", score=f"retrained {truth}", bar=bar))
+        cards.append(
+            replace(
+                card,
+                note=PROBABILITY.change(before[place], unlearned[place]),
+                score=f"retrained {truth}",
+                bar=bar,
+            )
+        )
     words = (
         f"Probability of the label before → unlearned, and by models retrained without the {kind}; "
         "largest fall by retraining first."

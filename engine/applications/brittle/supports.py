@@ -10,17 +10,20 @@ The logit gap is the logit of the true label minus the largest other, in the mea
 checkpoints. Unlike the margin, it changes sign exactly where the predicted class changes. Scores
 are about the margin; removal is assumed to change the logit gap as much as the margin.
 
-The k largest of many noisy scores are overestimated, and effects of similar examples do not add up.
-So a flip is predicted only if the predicted logit gap is beyond 0 by `REQUIRED_DEVIATIONS`
-standard deviations of its error (engine.attribution.evaluation.effects, plus the error of a mean
-over few checkpoints). If models trained on all data disagree about a prediction, it depends on
-chance, not on examples: with fewer than `REQUIRED_AGREEMENT` of the checkpoints in agreement there
-is no estimate.
+The *probability of a flip* is the probability that models retrained without the removed examples
+together predict another class: that the logit gap in their mean logits is beyond 0. The predicted
+gap has two errors. That of the predicted change (engine.attribution.evaluation.effects) is normal,
+with a known variance. That of a mean over few checkpoints has a variance that those few checkpoints
+estimate, so it has the longer tails of Student's t. A flip is predicted from the first number of
+removals at which the probability reaches `PROBABILITY`, and files hold the same number.
+
+If models trained on all data disagree about a prediction, it depends on chance, not on examples:
+with fewer than `REQUIRED_AGREEMENT` of the checkpoints in agreement there is no estimate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,12 +54,15 @@ from engine.tasks.outcomes import CLASSES
 
 AT_MOST = 20
 MOST = 1000
-REQUIRED_DEVIATIONS = 0.84
-"""How many standard deviations beyond 0 a logit gap must be: a one-sided 80 %, so that at least
-four of five predictions flip. benchmarks/brittle.py measures how many do."""
+PROBABILITY = 0.8
+"""The least probability at which a flip is predicted, by default: four of five should flip.
+benchmarks/brittle.py measures how many do."""
 REQUIRED_AGREEMENT = 1.0
 """At 0.8, 5 of 19 predictions of the demo also flipped when random examples were removed."""
 _BLOCK_BYTES = 2**27
+_SMALL = 1e-12
+_NORMAL = 1e6
+"""Degrees of freedom from which Student's t is normal for every purpose."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Supports:
     Attributes:
         algorithm, method: Learning algorithm and attribution method of the scores.
         at_most: The largest size of a removal set, K.
+        probability: The least probability at which a flip is predicted.
         right: Whether the checkpoints together predict the true label, bool `[n]`.
         logit_gap: Of the mean logits, float64 `[n]`.
         logit_gap_deviation: Standard deviation over the checkpoints, float64 `[n]`.
@@ -80,6 +87,7 @@ class Supports:
     algorithm: str
     method: str
     at_most: int
+    probability: float
     right: np.ndarray
     logit_gap: np.ndarray
     logit_gap_deviation: np.ndarray
@@ -98,13 +106,16 @@ class Supports:
     def size(self) -> np.ndarray:
         """Support estimates, int32 `[n]`; 0 if no removal of at most K is predicted to flip."""
         found = np.zeros(len(self.logit_gap), np.int32)
-        step = max(1, _BLOCK_BYTES // (64 * self.at_most))
-        for block in ranges(range(len(found)), step):
-            flips = self._flips(np.arange(block.start, block.stop))
-            found[block.start : block.stop] = np.where(
-                flips.any(axis=1), flips.argmax(axis=1) + 1, 0
-            )
+        for rows in self._blocks():
+            flips = self._likely(rows) >= self.probability
+            found[rows] = np.where(flips.any(axis=1), flips.argmax(axis=1) + 1, 0)
         return found
+
+    def reaching(self, probability: float) -> int:
+        """How many predictions flip with at least this probability without at most K rows."""
+        return sum(
+            int((self._likely(rows).max(axis=1) >= probability).sum()) for rows in self._blocks()
+        )
 
     @cached_property
     def ranked(self) -> np.ndarray:
@@ -123,20 +134,26 @@ class Supports:
 
     def half_width(self, tests: np.ndarray) -> np.ndarray:
         """Half-widths of the 95 % intervals of `after`: float64 `[t, K]`."""
-        error = TWO_SIDED_95 * self.logit_gap_deviation[tests, None] / np.sqrt(self.checkpoints)
-        half_width: np.ndarray = np.hypot(self._changes(tests)[1], error)
+        deviation, freedom = self._errors(tests)
+        half_width: np.ndarray = _quantile(freedom) * deviation
         return half_width
 
-    def flip_rate(self, tests: np.ndarray) -> np.ndarray:
-        """Predicted share of retrained models that flip, without the first 1 to K: `[t, K]`."""
-        from scipy.special import ndtr
+    def chance_half_width(self, tests: np.ndarray) -> np.ndarray:
+        """Half-widths of the 95 % intervals of `logit_gap` itself: float64 `[t]`."""
+        error = self.logit_gap_deviation[tests] / np.sqrt(self.checkpoints)
+        half_width: np.ndarray = error * _quantile(np.array(self.checkpoints - 1.0))
+        return half_width
 
-        deviation = np.hypot(
-            self.half_width(tests) / TWO_SIDED_95, self.logit_gap_deviation[tests, None]
-        )
-        towards = np.where(self.right[tests], -1, 1)[:, None]
-        below: np.ndarray = ndtr(towards * self.after(tests) / np.maximum(deviation, 1e-12))
-        return below
+    def flip_probability(self, tests: np.ndarray) -> np.ndarray:
+        """Probability of a flip without the first 1 to K removed rows: float64 `[t, K]`."""
+        deviation, freedom = self._errors(tests)
+        return self._beyond(tests, self.after(tests), deviation, freedom)
+
+    def chance_probability(self, tests: np.ndarray) -> np.ndarray:
+        """`flip_probability` with nothing removed, by chance alone: float64 `[t]`."""
+        error = self.logit_gap_deviation[tests, None] / np.sqrt(self.checkpoints)
+        freedom = np.full(error.shape, self.checkpoints - 1.0)
+        return self._beyond(tests, self.logit_gap[tests, None], error, freedom)[:, 0]
 
     def removal(self, test: int, size: int | None = None) -> np.ndarray:
         """Training rows to remove, strongest first: `size` of them, or the support estimate."""
@@ -149,14 +166,54 @@ class Supports:
             return nothing, nothing
         return removals(self.score[tests], self.units, tests)
 
-    def _flips(self, tests: np.ndarray) -> np.ndarray:
-        """Whether removing the first 1 to K rows is predicted to flip: bool `[t, K]`."""
-        towards = np.where(self.right[tests], 1, -1)[:, None]
-        worst = towards * self.after(tests) + REQUIRED_DEVIATIONS / TWO_SIDED_95 * self.half_width(
-            tests
+    def _errors(self, tests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Standard deviations of the errors of `after`, and their degrees of freedom `[t, K]`.
+
+        By Welch and Satterthwaite: the variance over the checkpoints is estimated from few, that of
+        the change is known.
+        """
+        of_change = np.square(self._changes(tests)[1] / TWO_SIDED_95)
+        of_checkpoints = np.square(self.logit_gap_deviation[tests, None]) / self.checkpoints
+        variance = of_change + of_checkpoints
+        share = of_checkpoints / np.maximum(variance, _SMALL)
+        freedom = max(self.checkpoints - 1, 1) / np.maximum(np.square(share), _SMALL)
+        return np.sqrt(variance), np.minimum(freedom, _NORMAL)
+
+    def _beyond(
+        self, tests: np.ndarray, gaps: np.ndarray, deviation: np.ndarray, freedom: np.ndarray
+    ) -> np.ndarray:
+        """Probability that logit gaps `[t, K]` with these errors are on the other side of 0."""
+        from scipy.special import stdtr
+
+        towards = np.where(self.right[tests], -1, 1)[:, None]
+        beyond: np.ndarray = stdtr(
+            np.maximum(freedom, 1), towards * gaps / np.maximum(deviation, _SMALL)
         )
-        flips: np.ndarray = (worst < 0) & (self.index[tests] >= 0)
-        return flips & (self.agreement[tests, None] >= REQUIRED_AGREEMENT)
+        return beyond
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """All test rows, so many at a time as fit into memory with K numbers each."""
+        step = max(1, _BLOCK_BYTES // (64 * self.at_most))
+        for block in ranges(range(len(self.logit_gap)), step):
+            yield np.arange(block.start, block.stop)
+
+    def _likely(self, tests: np.ndarray) -> np.ndarray:
+        """`flip_probability`, or −1 where no flip is predicted whatever it is: `[t, K]`."""
+        if self.units is None:
+            return np.full((len(tests), self.index.shape[1]), -1.0)
+        agreed = self.agreement[tests, None] >= REQUIRED_AGREEMENT
+        likely: np.ndarray = np.where(
+            agreed & (self.index[tests] >= 0), self.flip_probability(tests), -1.0
+        )
+        return likely
+
+
+def _quantile(freedom: np.ndarray) -> np.ndarray:
+    """The two-sided 95 % quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    quantile: np.ndarray = stdtrit(np.maximum(freedom, 1), 0.975)
+    return quantile
 
 
 def find(
@@ -164,16 +221,19 @@ def find(
     algorithm: str | None = None,
     method: str | None = None,
     at_most: int = AT_MOST,
+    probability: float = PROBABILITY,
 ) -> Supports:
     """Estimate the support of every test example.
 
     Args:
         at_most: The largest size of a removal set. Up to the number that the search stage stores,
             examples are read; beyond it, the scores are searched in blocks.
+        probability: The least probability at which a flip is predicted.
 
     Raises:
         MissingCapability: Predictions of the study have no classes that could flip.
-        DataloupeError: No such algorithm or method, or `at_most` is not from 1 to `MOST`.
+        DataloupeError: No such algorithm or method, `at_most` is not from 1 to `MOST`, or
+            `probability` is not from 0.5 to below 1.
         StoreError: Scores or predictions are not built yet.
     """
     for needed in ("outcomes", "classes"):
@@ -182,6 +242,8 @@ def find(
     method = resolve_method(study, algorithm, method)
     if not 1 <= at_most <= MOST:
         raise DataloupeError(f"at_most must be from 1 to {MOST:,}, not {at_most:,}.")
+    if not 0.5 <= probability < 1:
+        raise DataloupeError(f"probability must be from 0.5 to below 1, not {probability:g}.")
     right = read_predictions(study, "test", algorithm)["correct"].to_numpy(dtype=bool)
     each, agreeing = logit_gaps(study, algorithm)
     checkpoints = len(each)
@@ -191,6 +253,7 @@ def find(
         algorithm=algorithm,
         method=method,
         at_most=at_most,
+        probability=probability,
         right=right,
         logit_gap=each.mean(axis=0),
         # Unknown for a single checkpoint, and then treated as 0.
@@ -317,13 +380,14 @@ def requests(study: StudyReader, supports: Supports, tests: Iterable[int]) -> li
 def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `run_job`, complete and checked. Raises as `verify_brittle`."""
     defaults: dict[str, Any] = {"tests": [], "at_most": AT_MOST, "seeds": 5, "algorithm": None}
-    defaults |= {"method": None, "device": "auto", "workers": None}
+    defaults |= {"probability": PROBABILITY, "method": None, "device": "auto", "workers": None}
     request = complete(defaults, parameters)
     algorithm, method = check(study, request["algorithm"], request["method"], request["seeds"])
     tests = resolve_rows(study, "test", request["tests"]).tolist()
     if not tests:
         raise DataloupeError("Name at least one prediction to verify.")
-    requests(study, find(study, algorithm, method, request["at_most"]), tests)
+    supports = find(study, algorithm, method, request["at_most"], request["probability"])
+    requests(study, supports, tests)
     return request | {"tests": tests, "algorithm": algorithm, "method": method}
 
 
@@ -335,9 +399,8 @@ def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -
     """
     arguments = dict(parameters)
     tests = arguments.pop("tests")
-    supports = find(
-        study, arguments.pop("algorithm"), arguments.pop("method"), arguments.pop("at_most")
-    )
+    named = ("algorithm", "method", "at_most", "probability")
+    supports = find(study, *(arguments.pop(name) for name in named))
     found = verify_brittle(study, supports, tests, report=report, **arguments)
     flipped = sum(one.outcomes[0].flipped for one in found)
     return {"verifications": [one.id for one in found], "tests": len(found), "flipped": flipped}

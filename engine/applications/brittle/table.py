@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,6 @@ from engine import store
 from engine.applications.brittle.data_issues import DataIssue
 from engine.applications.brittle.supports import Supports, runners_up, verified
 from engine.applications.verification import Verification
-from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.store.errors import DataloupeError
 from engine.store.text import harmless
 from engine.study.examples import FILE, read_texts_of
@@ -56,7 +54,7 @@ COLUMNS = pa.schema(
         ("logit_gap_after", pa.float64()),  # predicted without the removal set
         ("logit_gap_after_low", pa.float64()),  # 95 % interval
         ("logit_gap_after_high", pa.float64()),
-        ("predicted_flip_rate", pa.float64()),
+        ("flip_probability", pa.float64()),  # predicted; what the list was selected by
         ("status", pa.string()),
         ("flip_rate", pa.float64()),  # share of retrained models that flip
         ("flip_rate_low", pa.float64()),  # Wilson's 95 % interval
@@ -98,11 +96,12 @@ def brittle_table(
     sizes = supports.size[rows]
     last = np.maximum(sizes, 1) - 1
     at = np.arange(len(rows))
-    after, half_width, rate = (
-        of(rows)[at, last] for of in (supports.after, supports.half_width, supports.flip_rate)
+    after, half_width, probability = (
+        of(rows)[at, last]
+        for of in (supports.after, supports.half_width, supports.flip_probability)
     )
     within = sizes > 0
-    error = TWO_SIDED_95 * supports.logit_gap_deviation[rows] / math.sqrt(supports.checkpoints)
+    error = supports.chance_half_width(rows)
     known = within & (supports.checkpoints > 1)
     proofs = verified(supports, verifications)
     outcomes = [None if int(row) not in proofs else proofs[int(row)].of(int(row)) for row in rows]
@@ -141,7 +140,7 @@ def brittle_table(
         "logit_gap_after": listed(after, within),
         "logit_gap_after_low": listed(after - half_width, known),
         "logit_gap_after_high": listed(after + half_width, known),
-        "predicted_flip_rate": listed(rate, within),
+        "flip_probability": listed(probability, within),
         "status": [
             status_of(bool(flips), None if outcome is None else outcome.flipped)
             for flips, outcome in zip(within, outcomes, strict=True)
@@ -177,6 +176,12 @@ def status_of(flips: bool, flipped: bool | None) -> Status:
     if not flips:
         return "not within"
     return "predicted" if flipped is None else "verified" if flipped else "refuted"
+
+
+def standing(table: pa.Table) -> dict[Status, int]:
+    """How many rows have each status. Refuted ones are not counted as brittle."""
+    found = table.column("status").to_pylist()
+    return {status: found.count(status) for status in STATUSES}
 
 
 def other_classes(study: StudyReader, supports: Supports) -> np.ndarray:

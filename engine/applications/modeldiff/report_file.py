@@ -29,7 +29,7 @@ from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.errors import MissingFile
 from engine.store.layout import Split
-from engine.store.quantities import EFFECT, P_VALUE
+from engine.store.quantities import ACCURACY, EFFECT, P_VALUE, SIMILARITY
 from engine.store.text import counted, harmless, visible
 from engine.study.capabilities import has
 from engine.study.examples import FILE, read_texts_of
@@ -205,8 +205,16 @@ def _direction(one: dict[str, Any], own: str, other: str, show: Show) -> dict[st
         key: show(split, one[key])
         for key, split in (("positive", TRAIN), ("negative", TRAIN), ("tests", TEST))
     }
-    variances = (own, "own", one["own_variance"]), (other, "other", one["other_variance"])
-    return {**one, **shown, "variances": variances}
+    variances = [
+        (name, kind, one[f"{kind}_variance"], ACCURACY.text(one[f"{kind}_variance"]))
+        for name, kind in ((own, "own"), (other, "other"))
+    ]
+    return {
+        **one,
+        **shown,
+        "variances": variances,
+        "stability": SIMILARITY.text(one["stability"]),
+    }
 
 
 ENDS = ("mean", "low", "high")

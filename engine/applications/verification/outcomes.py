@@ -16,6 +16,7 @@ from engine.study.examples import FILE, read_texts_of
 from engine.study.models import read_predictions
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
+from engine.tasks.outcomes import outcomes_named
 
 _T_95 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -74,8 +75,9 @@ def outcomes_of(
 
 def _answers(study: StudyReader, models: Sequence[Outputs], test: int) -> list[str]:
     """What each model answers for a test example, by name; empty without outcomes."""
-    classes = study.dataset.classes
-    return [classes[model.answers[test]] for model in models if model.answers is not None]
+    outcomes = outcomes_named(study.dataset.outcomes)
+    found = [model.answers[test] for model in models if model.answers is not None]
+    return [] if outcomes is None else outcomes.names(np.array(found), study.dataset.classes)
 
 
 def predicted_changes(

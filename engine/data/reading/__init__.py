@@ -39,7 +39,8 @@ from engine.data.reading.rows import Rows, no_split
 from engine.store.errors import DataError
 from engine.store.spec import DataSpec
 
-EMBEDDED = "fashion-mnist"
+EMBEDDED = ("fashion-mnist", "emoji")
+"""Sources that come with Dataloupe."""
 
 
 def read_splits(
@@ -78,8 +79,8 @@ def read_splits(
 
 
 def _find(source: str, base: Path) -> Path | None:
-    if source == EMBEDDED:
-        return asset(EMBEDDED)
+    if source in EMBEDDED:
+        return asset(source)
     path = base / Path(source).expanduser()
     if path.exists():
         return path

@@ -65,7 +65,8 @@ def accept(
         worker: The worker in which to try out the files; None: a new process.
 
     Returns:
-        The stored upload. Files with the same tensors count once, and are named in `copies`. The
+        The stored upload. Files with the same tensors count once, and are named in `copies`, as
+            are those that equal a checkpoint of the study. The
         same checkpoints as before give the upload that already exists.
 
     Raises:
@@ -96,6 +97,11 @@ def accept(
         named = tuple((path, file.name) for path, file in zip(paths, arrived, strict=True))
         tried = _try(study, Trial(study.root, named, architecture), worker)
         found, kept, copies = tried.architecture, *_without_copies(arrived, paths, tried.digests)
+        copies += tuple(
+            f"{file.name} holds the same weights as {known}, which this study has already."
+            for file, known in zip(arrived, tried.known, strict=True)
+            if known
+        )
         files = [file for file, _ in kept]
         upload = Upload(
             id=upload_id([file.sha256 for file in files], found.name, found.options),

@@ -16,6 +16,7 @@ import numpy as np
 from engine.build.tasks import task_for
 from engine.exchange.uploads.header import read_header
 from engine.exchange.uploads.match import Architecture, match
+from engine.store import layout
 from engine.store.errors import CheckpointError, UploadError
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
@@ -49,10 +50,13 @@ class Tried:
     Attributes:
         architecture: The architecture of all of them.
         digests: The digest of each file's tensors: copies have the same.
+        known: The checkpoint of the study that each file equals, such as `checkpoint 1 of cnn`;
+            empty for a new one.
     """
 
     architecture: Architecture
     digests: tuple[str, ...]
+    known: tuple[str, ...] = ()
 
 
 def try_out(trial: Trial) -> Tried:
@@ -84,7 +88,22 @@ def try_out(trial: Trial) -> Tried:
         model = load(study, path, name, architecture)
         _check_outputs(study, model, name)
         digests.append(tensors_digest(path))
-    return Tried(found[0][1], tuple(digests))
+    own = _digests_of_study(study, trial.files[0][0])
+    return Tried(found[0][1], tuple(digests), tuple(own.get(one, "") for one in digests))
+
+
+def _digests_of_study(study: StudyReader, like: Path) -> dict[str, str]:
+    """Digest → name of each checkpoint of the study with the shapes of this file."""
+    from engine.training.copies import tensor_shapes, tensors_digest
+
+    wanted = tensor_shapes(like)
+    found = {}
+    for algorithm in study.spec.algorithms:
+        for number in range(study.checkpoints(algorithm)):
+            path = layout.checkpoint_file(study.root, algorithm, number)
+            if path.exists() and tensor_shapes(path) == wanted:
+                found.setdefault(tensors_digest(path), f"checkpoint {number} of {algorithm}")
+    return found
 
 
 def load(study: StudyReader, path: Path, name: str, architecture: Architecture) -> torch.nn.Module:

@@ -1,0 +1,1 @@
+"""One file a view: its answer, and how it is read from the study."""

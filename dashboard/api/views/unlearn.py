@@ -1,0 +1,148 @@
+"""Unlearn: the stored audits of unlearned models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from dashboard.api.answer import Answer
+from dashboard.api.head import Head, head
+from dashboard.api.numbers import Number, Range, is_a, measured, number
+from dashboard.api.query import Query
+from dashboard.read.audits import audits, title_of
+from engine.applications.unlearning.audit_record import PARTS, Audit, Judged, MethodAudit
+from engine.applications.unlearning.klom import Klom
+from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
+from engine.store.quantities import ACCURACY, KLOM, SHARE
+from engine.study.capabilities import require
+from engine.study.removal_sets import removal_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPart:
+    """Unlearned models on one part of the examples, against retrained ones.
+
+    Attributes:
+        part: `forget`, `retain` or `test`.
+        klom: Mean over the examples, between halves of the models, as the floor is.
+        klom_p95: The 95th percentile over the examples.
+        floor: KLoM of retrained models against each other.
+        accuracy: Of the unlearned models.
+        retrained_accuracy: Of the retrained models.
+    """
+
+    part: str
+    klom: Annotated[Range, is_a(KLOM)]
+    klom_p95: Annotated[Range, is_a(KLOM)]
+    floor: Annotated[Range, is_a(KLOM)]
+    accuracy: Annotated[Number, is_a(ACCURACY)]
+    retrained_accuracy: Annotated[Number, is_a(ACCURACY)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlearned:
+    """One unlearning method in an audit.
+
+    Attributes:
+        name, title: Its name, and that for people.
+        grade, summary, caution: The verdict on it.
+        cost: Of one model, as a share of a retraining.
+        parts: On the forget set, part of the retain set, and all test examples.
+    """
+
+    name: str
+    title: str
+    grade: str
+    summary: str
+    caution: str
+    cost: Annotated[Number, is_a(SHARE)]
+    parts: list[OnPart]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredAudit:
+    """One audit: unlearned models against models retrained without the forget set.
+
+    Attributes:
+        id: Its id.
+        created: When, UTC.
+        forget_rows, forget_ids: The forgotten training examples.
+        models: Number of models of each kind.
+        best: Name of the best method.
+        methods: Each method that was audited.
+    """
+
+    id: str
+    created: str
+    forget_rows: list[int]
+    forget_ids: list[str]
+    models: int
+    best: str
+    methods: list[Unlearned]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audits(Head):
+    """The stored audits, newest first.
+
+    Attributes:
+        audits: Of the algorithm; with `set`, those that forget exactly these examples.
+        note: How an audit is made.
+    """
+
+    audits: list[StoredAudit]
+    note: str
+
+
+def answer(query: Query) -> Answer:
+    """The stored audits."""
+    study, algorithm = query.study, query.algorithm
+    require(study, "classes", "Unlearning")
+    found = audits(study, algorithm)
+    if "set" in query.given:
+        rows = removal_set(study, query.given["set"]).rows.tolist()
+        found = [one for one in found if one.forget == rows]
+    return Answer(
+        Audits(
+            **head(query),
+            audits=[_audit(one) for one in reversed(found)],
+            note=f"`dataloupe unlearn {study.root} --forget IDS --audit 50` makes an audit.",
+        )
+    )
+
+
+def _audit(one: Audit) -> StoredAudit:
+    return StoredAudit(
+        id=one.id,
+        created=one.created,
+        forget_rows=one.forget,
+        forget_ids=one.forget_ids,
+        models=one.models,
+        best=best(one),
+        methods=[_method(one, method) for method in one.methods],
+    )
+
+
+def _method(audit: Audit, one: MethodAudit) -> Unlearned:
+    verdict = method_verdict(audit, one.method)
+    judged = {"forget": one.forget, "retain": one.retain, "test": one.test}
+    return Unlearned(
+        name=one.method,
+        title=title_of(one.method),
+        grade=GRADES[verdict.grade],
+        summary=verdict.summary,
+        caution=verdict.caution,
+        cost=number(SHARE, one.cost_share),
+        parts=[_part(part, judged[part], audit.floor[part]) for part in PARTS],
+    )
+
+
+def _part(part: str, one: Judged, floor: Klom) -> OnPart:
+    return OnPart(
+        part=part,
+        klom=measured(KLOM, one.at_half.mean),
+        klom_p95=measured(KLOM, one.at_half.p95),
+        floor=measured(KLOM, floor.mean),
+        accuracy=number(ACCURACY, one.accuracy),
+        retrained_accuracy=number(ACCURACY, one.oracle_accuracy),
+    )

@@ -1,0 +1,114 @@
+"""Two test examples side by side: what supports and opposes each, and what they share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from dashboard.location import EXPLAIN, TRAINING, Location, go
+from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.explanation import SIDE, influence_groups, opposers_first
+from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.layout.blocks import aside
+from dashboard.read.influences import stored_influences
+from dashboard.read.studies import Examples, examples, typed_id
+from engine.study.reader import StudyReader
+
+PARAMETER = "beside"
+
+
+def choose_beside(study: StudyReader, after: int | None, found: Examples) -> None:
+    """Show a control that names the example to show beside this one.
+
+    Args:
+        after: The next example of the slice, offered as one click.
+    """
+    with st.popover("Beside", icon=":material/splitscreen_right:", width="content"):
+        st.text_input(
+            "Id of another test example",
+            key=PARAMETER,
+            placeholder=str(found.ids[min(1, len(found.ids) - 1)]),
+            on_change=_keep_id,
+            args=(study,),
+        )
+        if after is not None:
+            name = str(found.ids[after])
+            st.button("The next one", key="beside_next", on_click=go, kwargs={PARAMETER: name})
+
+
+def _keep_id(study: StudyReader) -> None:
+    """Callback: the id in the URL does not depend on how it was typed."""
+    go(**{PARAMETER: typed_id(study, "test", st.session_state[PARAMETER])})
+
+
+def side_by_side(
+    study: StudyReader, method: str, rows: tuple[int, int], here: Location, kind: str
+) -> None:
+    """Show the explanations of two test examples, and mark the training examples they share.
+
+    Args:
+        rows: Test rows.
+        kind: `picture` or `text`.
+    """
+    found = examples(study, "test", here.algorithm)
+    training = examples(study, "train")
+    parts = [stored_influences(study, row, here.k, here.algorithm, method) for row in rows]
+    each = [{*map(int, part.support), *map(int, part.oppose)} for part in parts]
+    shared = each[0] & each[1]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        aside(
+            f"{len(shared):,} of the {len(each[0]):,} and {len(each[1]):,} training {kind}s shown "
+            "act on both. They are marked."
+        )
+        st.space("stretch")
+        st.button(
+            "Close side by side",
+            icon=":material/close:",
+            key="close_beside",
+            on_click=go,
+            kwargs={PARAMETER: None},
+        )
+    columns = st.columns(2, gap="large")
+    for place, (row, influences) in enumerate(zip(rows, parts, strict=True)):
+        example = found.table.iloc[row].to_dict()
+        label, test = str(example["label"]), str(example["id"])
+        predicted = str(example.get("predicted", label))
+        groups = influence_groups(training, influences, label, predicted, here, test)
+        if not example.get("correct", True):
+            groups = opposers_first(groups)
+        with columns[place], st.container(key=f"beside_{place}"):
+            about, acting = st.columns([0.36, 0.64], gap="medium")
+        with about:
+            subject(study, here.algorithm, "test", row, example)
+            if place:
+                st.page_link(
+                    EXPLAIN,
+                    label=f"Explain {test}",
+                    icon=":material/compare_arrows:",
+                    query_params=here.parameters(test=test),
+                )
+        with acting:
+            gallery(
+                study,
+                "train",
+                [_marked(group, shared) for group in groups],
+                SIDE,
+                f"beside_influences_{place}",
+                lambda one, test=test: st.switch_page(  # type: ignore[misc]
+                    TRAINING,
+                    query_params=here.parameters(
+                        test=test, train=str(training.table["id"].iloc[one])
+                    ),
+                ),
+                peeks=True,
+            )
+
+
+def _marked(group: Group, shared: set[int]) -> Group:
+    """The group with a tag on each card that acts on both examples."""
+    cards = [
+        replace(card, tag="on both", mark="both") if card.row in shared else card
+        for card in group.cards
+    ]
+    return replace(group, cards=cards)

@@ -1,0 +1,205 @@
+"""Label suspicion of every training example: one definition for pages, Python and files.
+
+found = label_suspicion(study)
+found.order[:10]          # the rows whose labels look most wrong
+found.evidence.words      # what it is based on, and how far that can be trusted
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from engine import store
+from engine.applications.curation.suspicion import (
+    NEIGHBOURS,
+    Excess,
+    Unseen,
+    disagreement,
+    excess,
+    flag,
+    looks_wrong,
+    neighbour_counts,
+    neighbour_log_odds,
+    suggest,
+    unseen_margins,
+)
+from engine.attribution.softmax import margins
+from engine.store import layout
+from engine.store.layout import Split
+from engine.study.capabilities import require
+from engine.study.examples import shard_count
+from engine.study.models import has_predictions, read_class_numbers, read_mean_logits
+from engine.study.names import resolve_algorithm
+from engine.study.neighbours import has_neighbours, read_similarity
+from engine.study.reader import StudyReader
+from engine.study.run_banks import has_bank, read_bank, read_bank_import
+
+FEWEST_RUNS = 4
+"""Subset runs below which a mean over those without an example says too little."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What suspicion is based on.
+
+    Attributes:
+        kind: `unseen`: subset runs without the example. `seen`: checkpoints that were trained on
+            it, and its nearest training examples.
+        runs: Number of subset runs without an example, on average; 0 without them.
+        words: One or two sentences for people: what it is, and how reliable.
+    """
+
+    kind: Literal["unseen", "seen"]
+    runs: float
+    words: str
+
+
+@dataclass(frozen=True)
+class LabelSuspicion:
+    """How wrong each training label looks; arrays have one entry a training row.
+
+    Attributes:
+        suspicion: Share of the test labels that look less wrong, 0 to 1.
+        margin: Log-odds of the label by the evidence, which ranks: low is suspicious; NaN if
+            unknown.
+        flagged: Which labels look more wrong than all but `level` of the test labels.
+        suggested: The likeliest other class: its number.
+        disagreement: Share of the nearest training examples with another label; None without
+            embeddings.
+        self_influence: What training on the example adds to its own margin; None without subset
+            runs.
+        order: Rows, most suspicious first.
+        level: Share of labels that is flagged where training labels are as right as test labels.
+        excess: The number of flagged labels beside that by chance.
+    """
+
+    algorithm: str
+    evidence: Evidence
+    suspicion: np.ndarray
+    margin: np.ndarray
+    flagged: np.ndarray
+    suggested: np.ndarray
+    disagreement: np.ndarray | None
+    self_influence: np.ndarray | None
+    order: np.ndarray
+    level: float
+    excess: Excess
+
+    @property
+    def words(self) -> str:
+        """What was found, one or two sentences."""
+        n, found = len(self.flagged), self.excess
+        look = "looks" if found.flagged == 1 else "look"
+        first = (
+            f"{found.flagged:,} of {n:,} labels {look} more wrong than {1 - self.level:.0%} of the "
+            "test labels do"
+        )
+        if found.beyond_chance:
+            more = max(1, round(found.flagged - found.expected))
+            return f"{first}, about {more:,} more than chance explains."
+        return f"{first}: no more than chance explains ({round(found.expected):,})."
+
+
+def has_suspicion(study: StudyReader, algorithm: str) -> bool:
+    """Whether label suspicion can be computed: examples have one class, and there are models."""
+    return study.has_data and study.dataset.labels == "class" and has_predictions(study, algorithm)
+
+
+def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSuspicion:
+    """How wrong every training label looks to the models of an algorithm.
+
+    Raises:
+        MissingCapability: Examples do not have one class each. StoreError: There are no
+            predictions yet.
+    """
+    require(study, "classes", "Label suspicion")
+    algorithm = resolve_algorithm(study, algorithm)
+    labels = {split: read_class_numbers(study, split) for split in layout.SPLITS}
+    logits = {split: read_mean_logits(study, split, algorithm) for split in layout.SPLITS}
+    counts = _neighbour_counts(study, algorithm, labels["train"])
+    unseen = read_unseen(study, algorithm)
+    if unseen is not None:
+        margin, like = unseen.margin, unseen.test
+        runs = float(unseen.runs.mean())
+    else:
+        margin, like = (margins(logits[split], labels[split]) for split in layout.SPLITS)
+        runs = 0.0
+        if counts is not None:
+            margin = margin + neighbour_log_odds(labels["train"], counts["train"])
+            like = like + neighbour_log_odds(labels["test"], counts["test"])
+    p = looks_wrong(margin, like)
+    flagged, level = flag(p, len(like))
+    log_p = logits["train"] - np.logaddexp.reduce(logits["train"], axis=1, keepdims=True)
+    near = None if counts is None else counts["train"]
+    return LabelSuspicion(
+        algorithm=algorithm,
+        evidence=_evidence(runs, counts is not None),
+        suspicion=1 - p,
+        margin=margin,
+        flagged=flagged,
+        suggested=suggest(labels["train"], log_p, near),
+        disagreement=None if near is None else disagreement(labels["train"], near),
+        self_influence=None if unseen is None else unseen.self_influence,
+        order=np.argsort(margin, kind="stable"),
+        level=level,
+        excess=excess(flagged, level, len(like)),
+    )
+
+
+def read_unseen(study: StudyReader, algorithm: str) -> Unseen | None:
+    """The margins of examples in the subset runs without them; None without a bank that tells."""
+    if not has_bank(study, algorithm):
+        return None
+    about = read_bank_import(study, algorithm)
+    if about is not None and not (about.train and about.dataset == study.dataset.fingerprint):
+        return None
+    bank = read_bank(study, algorithm)
+    if bank.train is None or len(bank) < FEWEST_RUNS or bank.output != study.dataset.output:
+        return None
+    return unseen_margins(bank.masks, bank.train, bank.test)
+
+
+def read_neighbour_disagreement(study: StudyReader, algorithm: str) -> np.ndarray | None:
+    """Share of each training example's nearest ones with another label; None without embeddings or
+    classes."""
+    if not study.has_data or study.dataset.labels != "class":
+        return None
+    labels = read_class_numbers(study, "train")
+    counts = _neighbour_counts(study, algorithm, labels)
+    return None if counts is None else disagreement(labels, counts["train"])
+
+
+def _neighbour_counts(
+    study: StudyReader, algorithm: str, labels: np.ndarray
+) -> dict[Split, np.ndarray] | None:
+    """Classes of the nearest training examples, `[n, classes]` of each split."""
+    if not has_neighbours(study, algorithm) or not read_similarity(study, algorithm).checkpoints:
+        return None
+    found: dict[Split, np.ndarray] = {}
+    for split in layout.SPLITS:
+        shards = [
+            store.read_tensors(layout.neighbours_file(study.root, algorithm, split, number))
+            for number in range(shard_count(study, split))
+        ]
+        near = np.concatenate([shard["index"][:, :NEIGHBOURS] for shard in shards])
+        found[split] = neighbour_counts(labels, near, len(study.dataset.classes))
+    return found
+
+
+def _evidence(runs: float, neighbours: bool) -> Evidence:
+    if runs:
+        words = (
+            f"Based on the margin of the label in subset runs without the example, "
+            f"{runs:.0f} on average: models that had no reason to repeat the label."
+        )
+        return Evidence("unseen", runs, words)
+    near = f" and its {NEIGHBOURS} nearest training examples" if neighbours else ""
+    words = (
+        f"Weak evidence: based on checkpoints that were trained on the label{near}, so memorized "
+        "wrong labels look right. Subset runs tell better: set `masks` under [subset_runs] in "
+        "study.toml."
+    )
+    return Evidence("seen", 0.0, words)

@@ -1,0 +1,54 @@
+"""Every page of a study of pictures with captions opens, and shows both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine import Study
+from engine.study.capabilities import missing
+from engine.study.removal_sets import keep_set
+from tests.builders.copies import copy_of
+from tests.builders.page_contents import cards, everything
+
+
+@pytest.fixture(scope="module")
+def shapes(pairs_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A copy of the study with a removal set."""
+    study = copy_of(pairs_study, tmp_path_factory.mktemp("shapes") / "study")
+    keep_set(study, [1, 2, 3], "three pairs")
+    return study
+
+
+PAGES: dict[str, tuple[str, dict[str, str], str]] = {
+    "overview": ("overview", {}, "Shapes with captions"),
+    "explore": ("explore", {}, "Alignment (24)"),
+    "explain nothing": ("explain", {}, "test-"),
+    "explain": ("explain", {"test": "test-3"}, "how well picture and caption fit"),
+    "training": ("training", {"train": "train-5"}, "train-5"),
+    "brittle": ("brittle", {}, "do not have one class each"),
+    "map": ("map", {}, "Map"),
+    "what if": ("what_if", {"set": "SET"}, "three pairs"),
+    "unlearn": ("unlearn", {}, "do not have one class each"),
+    "compare": ("compare", {}, "algorithm"),
+    "live": ("live", {}, "Live"),
+    "quality": ("quality", {}, "LDS"),
+    "provenance": ("provenance", {}, "image-text"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens(name: str, shapes: Study, visit: Any) -> None:
+    view, parameters, shown = PAGES[name]
+    if "set" in parameters:
+        parameters = {"set": keep_set(shapes, [1, 2, 3], "three pairs").key}
+    text = everything(visit(shapes, view, **parameters))
+    assert shown.lower() in text.lower()
+
+
+def test_cards_have_picture_and_caption(shapes: Study, visit: Any) -> None:
+    found = cards(visit(shapes))
+    texts = shapes.table("test")["text"]
+    assert [card["text"] for card in found[:5]] == list(texts[:5])
+    assert missing(shapes, "outcomes") == ""
