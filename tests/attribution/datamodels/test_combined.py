@@ -25,9 +25,7 @@ def simulated(errors: tuple[float, ...]) -> tuple[list[Tensor], Tensor, Tensor, 
         5.0**number * (truth / truth.std() + error * normal(TARGETS, N_TRAIN))
         for number, error in enumerate(errors)
     ]
-    masks, new = (
-        (torch.rand(RUNS, N_TRAIN, generator=generator) < 0.5).float() for _ in range(2)
-    )
+    masks, new = ((torch.rand(RUNS, N_TRAIN, generator=generator) < 0.5).float() for _ in range(2))
     outputs = masks @ truth.T
     return found, masks, outputs + outputs.std() * normal(RUNS, TARGETS), new, new @ truth.T
 
