@@ -47,6 +47,7 @@ from dashboard.parts.outputs.wording import influence_words, question_title
 from dashboard.parts.quality.own_quality import own_quality
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.replay.exact_answer import exact_answer
 from dashboard.parts.text.find_text import find_text
 from dashboard.parts.text.same_words import (
     overlap_line,
@@ -357,3 +358,5 @@ with side:
 
 with main:
     part(location, partial(explanation, row))
+    if method is not None and stored:
+        exact_answer(study, location, row)
