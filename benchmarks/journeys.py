@@ -85,7 +85,7 @@ class Journey:
         return Path(download.value.path()).read_text(encoding="utf-8")
 
     def button(self, name: str | re.Pattern[str]) -> Locator:
-        return self.page.get_by_test_id("stMain").get_by_role("button", name=name)
+        return self.page.get_by_role("button", name=name)
 
     def link(self, name: str | re.Pattern[str]) -> Locator:
         return self.page.locator(".dl-finding").get_by_role("link", name=name)

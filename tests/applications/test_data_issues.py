@@ -10,8 +10,10 @@ from engine.applications.brittle.data_issues import (
     doubtful_labels,
     find_data_issues,
     same_inputs,
+    training_copies,
 )
 from engine.store.layout import TRAK
+from engine.study.examples import read_stacked_arrays
 from engine.study.names import resolve_method
 from tests.builders.planted_faults import BRIGHTENED, COPIED, MISLABELLED, WRONG_IN_TRAINING
 
@@ -34,6 +36,14 @@ def test_a_copy_is_found_by_its_row(spoilt: Study) -> None:
     for row in COPIED:
         assert found[row] == [row]
     assert not found[BRIGHTENED[0]]
+
+
+def test_copies_within_the_training_data_are_found(spoilt: Study) -> None:
+    exact, nearly = training_copies(spoilt, "mlp")
+    inputs = [row.tobytes() for row in read_stacked_arrays(spoilt, "train")["input"][:]]
+    assert exact.tolist() == [inputs.count(one) > 1 for one in inputs]
+    assert not (exact & nearly).any()
+    assert len(nearly) == spoilt.dataset.n_train
 
 
 def test_wrong_labels_in_the_training_data_are_found(spoilt: Study) -> None:
