@@ -40,6 +40,7 @@ page = st.navigation(
     position="hidden",
 )
 workspace, entry = workspace_of(page.url_path)
+st.set_page_config(page_title=f"{entry.title} · Dataloupe")  # the tab, and the browser's history
 
 try:
     sign_in()

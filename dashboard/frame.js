@@ -82,15 +82,23 @@ addEventListener("click", (event) => {
   const to = pageOf(link);
   if (!to) return;
   event.preventDefault();
-  visit(to);
+  visit(to, event.detail === 0);
 });
 
-function visit(to) {
+function visit(to, byKeys = false) {
   const app = document.querySelector("[data-testid=stApp]");
   if (app?.dataset.testConnectionState !== "CONNECTED") return location.assign(to.href);
   if (to.href !== location.href) push({}, "", to.href);
   follow();
   document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
+  if (byKeys) setTimeout(focusNewTitle, 100, performance.now());
+}
+
+// The header is drawn anew, and takes the focus along. Give it to the title of the new page.
+function focusNewTitle(since) {
+  const drawn = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning";
+  if (drawn && document.activeElement === document.body) focusTitle();
+  else if (performance.now() - since < 3 * LONGEST_WAIT) setTimeout(focusNewTitle, 100, since);
 }
 
 // --- keyboard and menus -------------------------------------------------------------------------
@@ -124,11 +132,13 @@ new MutationObserver(() => {
 }).observe(document, { childList: true, subtree: true });
 
 // "Skip to content" moves the focus to the title of the page.
-document.addEventListener("click", (event) => {
-  if (!event.target.closest?.(".dl-skip")) return;
+function focusTitle() {
   const title = document.querySelector("[data-testid=stMain] h1, [data-testid=stMain] h2");
   title?.setAttribute("tabindex", "-1");
   title?.focus();
+}
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.(".dl-skip")) focusTitle();
 });
 
 // A menu closes with Escape, and with a click beside it.

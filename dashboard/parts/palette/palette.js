@@ -98,7 +98,7 @@ function take(place) {
       to.searchParams.set(name, here.get(name));
     }
   }
-  visit(to);
+  visit(to, true);
 }
 
 document.addEventListener("keydown", (event) => {
