@@ -155,7 +155,7 @@ def _open_set(study: StudyReader, here: Location, rows: np.ndarray, words: str, 
 
 
 def _tag(study: StudyReader, algorithm: str, rows: list[int]) -> None:
-    name = st.session_state["tag_for_selected"]
+    name, st.session_state["tag_for_selected"] = st.session_state["tag_for_selected"], ""
     if name.strip():
         _do(lambda: tag_all(study, algorithm, rows, name))
 
@@ -166,7 +166,7 @@ def _decide(study: StudyReader, rows: list[int], verdict: Verdict) -> None:
 
 def _relabel(study: StudyReader, examples: Examples, chosen: np.ndarray) -> None:
     """Relabel the selected examples that have another label."""
-    label = st.session_state["relabel_selected"]
+    label, st.session_state["relabel_selected"] = st.session_state["relabel_selected"], None
     if label is not None:
         other = examples.codes["label"][chosen] != examples.classes.index(label)
         _do(lambda: decide(study, chosen[other].tolist(), "relabel", label))
