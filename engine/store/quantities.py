@@ -157,6 +157,7 @@ DISAGREEMENT = Quantity("neighbors that disagree", "share of the nearest", _perc
 """Share of the nearest training examples with another label."""
 OUTPUT = Quantity("{}", "{}", _signed, 3)
 """The model output, such as the margin, log p/(1 − p), in the mean logits of the checkpoints."""
+SMOOTHNESS = Quantity("smoothness of training", "", _decimals, 2)
 CHANGE = Quantity("change of the {}", "{}", _signed, 3)
 """What a removal does to a model output: after minus before."""
 LOGIT_GAP = Quantity("logit gap", "logits", _signed, 3)
