@@ -18,6 +18,7 @@ from dashboard.parts.controls.selected_examples import (
     open_selection,
     selected_rows,
 )
+from dashboard.parts.gallery.beside import PARAMETER as BESIDE
 from dashboard.parts.layout.messages import warning
 from dashboard.permissions import gate
 from dashboard.read.studies import Examples
@@ -96,6 +97,11 @@ def _on_test(study: StudyReader, here: Location, examples: Examples, chosen: np.
             )
     if st.button("Explain", icon=":material/compare_arrows:", key="explain_selected"):
         st.switch_page(EXPLAIN, query_params=here.parameters(test=str(examples.ids[chosen[0]])))
+    if len(chosen) == 2 and st.button(
+        "Compare", icon=":material/compare:", key="compare_selected", help="Side by side"
+    ):
+        first, second = (str(examples.ids[row]) for row in chosen)
+        st.switch_page(EXPLAIN, query_params=here.parameters(test=first, **{BESIDE: second}))
     if here.method is not None and st.button(
         "What if",
         icon=":material/content_cut:",
