@@ -164,7 +164,8 @@ def training_rows(
         return order
     keep = np.zeros(len(order), bool)
     keep[matching(examples, filters)] = True
-    return order[keep[order]]
+    found_rows: np.ndarray = order[keep[order]]
+    return found_rows
 
 
 def decided_rows(rows: np.ndarray, made: Mapping[int, Decision], wanted: str) -> np.ndarray:
