@@ -12,6 +12,7 @@ from dashboard.location import (
     BOTH,
     EXPLORE,
     SIMILAR,
+    TRAINING_SET,
     WORDS,
     Location,
     go,
@@ -46,6 +47,7 @@ from dashboard.parts.outputs.wording import influence_words, question_title
 from dashboard.parts.quality.own_quality import own_quality
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.replay.exact_answer import exact_answer
 from dashboard.parts.text.find_text import find_text
 from dashboard.parts.text.same_words import (
     overlap_line,
@@ -64,7 +66,7 @@ from dashboard.read.studies import (
     slice_rows,
     what_it_shows,
 )
-from dashboard.slice_parameters import position_in_slice
+from dashboard.slice_parameters import position_in_slice, rows_text
 from engine.store.layout import TRAK
 from engine.store.quantities import numbers_mean
 from engine.study.capabilities import has
@@ -122,7 +124,7 @@ def worst() -> tuple[np.ndarray, str, str]:
 
 if row is None:
     if location.test is None:
-        hint_text = "Choose one in Explore"
+        hint_text = "Choose one in the test set"
         if found.has_predictions:
             start = "mistakes" if found.has_outcomes else "predictions"
             hint_text += f", or start with one of the {start} below"
@@ -135,7 +137,7 @@ if row is None:
             "study, or the data may have changed since it was created.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
-        button_to_explore("Go to Explore")
+        button_to_explore("Go to the test set")
     searched = find_text(
         study, "test", found, lambda rows: test_cards(found, rows, location), open_example
     )
@@ -182,7 +184,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         if method is not None and stored:
             choose_beside(study, after, found)
         copy_link("copy")
-        button_to_explore("Explore")
+        button_to_explore("Test set")
         st.button(
             "Previous",
             shortcut="Left",
@@ -304,13 +306,21 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             (influences.oppose, "opposers") if wrong else (influences.support, "supporters")
         )
         if len(removed):
-            removal_buttons(
-                study,
-                removed,
-                f"{len(removed)} strongest {who} of test {kind} {test}",
-                here,
-                f"What if these {who} were removed?",
-            )
+            with st.container(horizontal=True, vertical_alignment="center"):
+                removal_buttons(
+                    study,
+                    removed,
+                    f"{len(removed)} strongest {who} of test {kind} {test}",
+                    here,
+                    f"What if these {who} were removed?",
+                )
+                if wrong:
+                    st.page_link(
+                        TRAINING_SET,
+                        label="Review their labels",
+                        icon=":material/rule:",
+                        query_params=here.parameters(selected_train=rows_text(removed)),
+                    )
     if (
         show != SIMILAR
         and method is not None
@@ -348,3 +358,5 @@ with side:
 
 with main:
     part(location, partial(explanation, row))
+    if method is not None and stored:
+        exact_answer(study, location, row)

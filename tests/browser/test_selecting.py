@@ -117,7 +117,7 @@ def test_a_selection_is_opened_walked_and_left(desktop: BrowserContext, url: str
     settled(page)
     page.keyboard.press("ArrowRight")
     page.wait_for_url(re.compile("test=test-7$"))
-    page.get_by_role("button", name="Explore").click()
+    page.get_by_test_id("stMain").get_by_role("button", name="Test set").click()
     expect(page.locator("a.card")).to_have_count(3)
     page.get_by_role("button", name="3 picked").click()
     expect(page.locator("a.card")).to_have_count(120)

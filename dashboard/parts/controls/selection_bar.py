@@ -64,15 +64,22 @@ def selection_bar(
     chosen = selected_rows(here, split)
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         choose_examples(here, split, examples, rows, shown, kind)
-        if len(chosen):
-            actions = _on_test if split == "test" else _on_train
-            actions(study, here, examples, chosen)
+        selection_actions(study, here, split, examples, chosen)
         st.space("stretch")
         before_export()
         export(
             chosen if len(chosen) else rows,
             f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}",
         )
+
+
+def selection_actions(
+    study: StudyReader, here: Location, split: Split, examples: Examples, chosen: np.ndarray
+) -> None:
+    """Show the actions on these rows; none without rows."""
+    if len(chosen):
+        actions = _on_test if split == "test" else _on_train
+        actions(study, here, examples, chosen)
 
 
 def _on_test(study: StudyReader, here: Location, examples: Examples, chosen: np.ndarray) -> None:
