@@ -303,6 +303,10 @@ def test_a_view_is_the_same_everywhere(
             if number is not None:
                 assert number["text"] in text, (path, number)
                 assert not path.endswith("~") or number["interval"] in text, (path, number)
+    if view == "overview":
+        for finding in answer(study, "findings", {})["findings"]:
+            assert finding["title"] in text
+            assert finding["evidence"] in text
     # What a page writes into its address is taken by its twin.
     written = {
         name: value if isinstance(value, str) else value[0]
