@@ -112,7 +112,7 @@ CASES = {
     "labels": Case(
         ("training_set", {"sort": "suspicion"}),
         {"page": "all"},
-        ("labels.0.label_suspicion",),
+        ("labels.0.label_margin", "labels.1.label_margin"),
         {
             "labels.*.label_suspicion": "*.label_suspicion",
             "labels.*.label_margin": "*.label_margin",
