@@ -112,9 +112,10 @@ CASES = {
     "labels": Case(
         ("training_set", {"sort": "suspicion"}),
         {"page": "all"},
-        ("labels.0.label_margin", "labels.1.label_margin"),
+        ("labels.0.label_log_odds", "labels.1.label_log_odds"),
         {
             "labels.*.label_suspicion": "*.label_suspicion",
+            "labels.*.label_log_odds": "*.label_log_odds",
             "labels.*.label_margin": "*.label_margin",
             "labels.*.neighbors_disagree": "*.neighbors_disagree",
             "labels.*.self_influence": "*.self_influence",
