@@ -170,8 +170,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     with st.container(
         horizontal=True,
         vertical_alignment="center",
-        horizontal_alignment="right",
         gap="small",
+        width="content",
         key="explain_bar",
     ):
         st.html(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import streamlit as st
 
 from dashboard.location import EXPLAIN, TRAINING, Location, go
@@ -69,12 +70,19 @@ def side_by_side(
             on_click=go,
             kwargs={PARAMETER: None},
         )
+    largest = max(
+        float(np.abs(scores).max(initial=0))
+        for part in parts
+        for scores in (part.support_scores, part.oppose_scores)
+    )
     columns = st.columns(2, gap="large")
     for place, (row, influences) in enumerate(zip(rows, parts, strict=True)):
         example = found.table.iloc[row].to_dict()
         label, test = str(example["label"]), str(example["id"])
         predicted = str(example.get("predicted", label))
-        groups = influence_groups(training, influences, label, predicted, here, test)
+        groups = influence_groups(
+            training, influences, label, predicted, here, test, largest=largest
+        )
         if not example.get("correct", True):
             groups = opposers_first(groups)
         with columns[place], st.container(key=f"beside_{place}"):

@@ -32,6 +32,7 @@ def influence_groups(
     location: Location,
     test: str | None = None,
     words: tuple[str, str] | None = None,
+    largest: float = 0,
 ) -> list[Group]:
     """Supporting and opposing training examples.
 
@@ -40,9 +41,10 @@ def influence_groups(
         predicted: The prediction.
         test: Id of the explained example if it is in the study: linked pages link back to it.
         words: Captions of both sides, if they are about another output than the margin of `label`.
+        largest: The score that fills a bar, if it is not among these: for a common scale.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
-    largest = float(sizes.max(initial=0))
+    largest = float(sizes.max(initial=largest))
 
     def cards(rows: np.ndarray, scores: np.ndarray, amounts: np.ndarray | None) -> list[Card]:
         return influence_cards(training, rows, scores, largest, location, test, amounts)
