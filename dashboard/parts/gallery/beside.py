@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard.location import EXPLAIN, TRAINING, Location, go
 from dashboard.parts.gallery.example_header import subject
-from dashboard.parts.gallery.explanation import SIDE, influence_groups, opposers_first
+from dashboard.parts.gallery.explanation import SIDE, influence_groups, is_mistake, opposers_first
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.read.influences import stored_influences
@@ -83,7 +83,7 @@ def side_by_side(
         groups = influence_groups(
             training, influences, label, predicted, here, test, largest=largest
         )
-        if not example.get("correct", True):
+        if is_mistake(example):
             groups = opposers_first(groups)
         with columns[place], st.container(key=f"beside_{place}"):
             about, acting = st.columns([0.36, 0.64], gap="medium")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import numpy as np
 import streamlit as st
 
@@ -81,6 +84,11 @@ def influence_groups(
             empty="No training example opposes this prediction.",
         ),
     ]
+
+
+def is_mistake(example: Mapping[Hashable, Any]) -> bool:
+    """Whether a test example is predicted wrongly; False where nothing is right or wrong."""
+    return not example.get("correct", True)
 
 
 def opposers_first(groups: list[Group]) -> list[Group]:
