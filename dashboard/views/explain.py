@@ -48,6 +48,7 @@ from dashboard.parts.outputs.wording import influence_words, question_title
 from dashboard.parts.quality.own_quality import own_quality
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_buttons import removal_buttons
+from dashboard.parts.replay.exact_answer import exact_answer
 from dashboard.parts.text.find_text import find_text
 from dashboard.parts.text.same_words import (
     overlap_line,
@@ -124,7 +125,7 @@ def worst() -> tuple[np.ndarray, str, str]:
 
 if row is None:
     if location.test is None:
-        hint_text = "Choose one in Explore"
+        hint_text = "Choose one in the test set"
         if found.has_predictions:
             start = "mistakes" if found.has_outcomes else "predictions"
             hint_text += f", or start with one of the {start} below"
@@ -137,7 +138,7 @@ if row is None:
             "study, or the data may have changed since it was created.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
-        button_to_explore("Go to Explore")
+        button_to_explore("Go to the test set")
     searched = find_text(
         study, "test", found, lambda rows: test_cards(found, rows, location), open_example
     )
@@ -184,7 +185,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         if method is not None and stored:
             choose_beside(study, after, found)
         copy_link("copy")
-        button_to_explore("Explore")
+        button_to_explore("Test set")
         st.button(
             "Previous",
             shortcut="Left",
@@ -359,3 +360,5 @@ with side:
 
 with main:
     part(location, partial(explanation, row))
+    if method is not None and stored:
+        exact_answer(study, location, row)

@@ -114,7 +114,7 @@ drawn: Kind = parameter("kind", tuple(kinds), problems)
 both: dict[Split, Any] = {split: examples(study, split, algorithm) for split in SPLITS}
 colours = colours_of(both)
 if OUTPUT in colours and st.query_params.get("colour") == study.dataset.output == FORMER:
-    st.query_params["colour"] = OUTPUT
+    go(colour=OUTPUT)
 by: str = parameter("colour", tuple(colours), problems) if colours else ""
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from rich.text import Text
 
 from engine.api import Study
+from engine.applications.replay.smoothness import measured_smoothness
 from engine.cli.printing import console, print_json, table
 from engine.cli.progress import job_progress
 from engine.store.errors import SpecError
-from engine.store.quantities import INFLUENCE
+from engine.store.quantities import INFLUENCE, SMOOTHNESS
 from engine.store.text import counted
 from engine.study.names import resolve_algorithm, resolve_row
 
@@ -74,6 +75,7 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
             memory_mib=memory,
             on_done=lambda done, total: report(done, total, "models"),
         )[:, 0]
+        smoothness = measured_smoothness(study, algorithm)
     mean = scores.mean(axis=0, dtype=np.float64)
     order = np.argsort(-mean, kind="stable")
     sides = {
@@ -94,6 +96,8 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
             "algorithm": algorithm,
             "output": study.dataset.output,
             "models": len(seeds),
+            "smoothness": smoothness.value,
+            "smoother_with": [] if smoothness.smooth else list(smoothness.levers),
         }
         for name, side in sides.items():
             content[name] = [
@@ -113,6 +117,8 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
     shown.print(
         Text.assemble((str(test["id"]), "bold"), " is ", (str(test["label"]), "bold")),
         Text(f"Exact scores, mean of {counted(len(seeds), 'model')} of {algorithm}"),
+        Text(f"Smoothness {SMOOTHNESS.text(smoothness.value)}. {smoothness.words}"),
+        *(Text(f"Smoother with {one}") for one in smoothness.levers if not smoothness.smooth),
         sep="\n",
     )
     output = study.dataset.output

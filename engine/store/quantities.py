@@ -150,11 +150,14 @@ those without."""
 SUSPICION = Quantity("label suspicion", "share of the test labels", _percent, 1)
 """Share of the test labels that look less wrong than this training label."""
 LABEL_MARGIN = Quantity("margin of the label", "log-odds", _signed, 3)
-"""Of a training label: by models that did not see it or, as the study says, by weaker evidence."""
+"""Of a training label, by models that did not see it; where there are none, by the checkpoints."""
+LABEL_LOG_ODDS = Quantity("log-odds of the label", "log-odds", _signed, 3)
+"""Of a training label, by its margin and its nearest training examples: they rank the labels."""
 DISAGREEMENT = Quantity("neighbors that disagree", "share of the nearest", _percent, 0)
 """Share of the nearest training examples with another label."""
 OUTPUT = Quantity("{}", "{}", _signed, 3)
 """The model output, such as the margin, log p/(1 − p), in the mean logits of the checkpoints."""
+SMOOTHNESS = Quantity("smoothness of training", "", _decimals, 2)
 CHANGE = Quantity("change of the {}", "{}", _signed, 3)
 """What a removal does to a model output: after minus before."""
 LOGIT_GAP = Quantity("logit gap", "logits", _signed, 3)

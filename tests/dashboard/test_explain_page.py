@@ -194,7 +194,7 @@ def test_an_unknown_example_gets_a_notice(visit: Any, complete_study: Study) -> 
         app = visit(complete_study, "explain", test=test)
         assert "There is no test picture" in words(app)
         assert "<b>x</b>" not in words(app)
-        assert app.button(key="back").label == "Go to Explore"
+        assert app.button(key="back").label == "Go to the test set"
 
 
 def test_an_example_by_its_row_number(visit: Any, complete_study: Study) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.location import EXPLAIN, TRAINING, Location, go, keep
+from dashboard.location import EXPLAIN, TRAINING, Location, choose, go, keep
 from dashboard.names import plain, short
 from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.compare.letters import lettered
@@ -75,7 +75,7 @@ def directions(study: StudyReader, about: dict[str, Any], query: Query, location
 
 def _keep_direction(key: str) -> None:
     """Callback: a direction belongs to a side."""
-    go(side=key, direction=st.session_state["direction"])
+    choose(side=key, direction=st.session_state["direction"])
 
 
 def _label(note: Note | None, number: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from engine import store
 from engine.applications.curation.suspicion import (
     NEIGHBOURS,
+    QUARTER,
     Excess,
     Unseen,
     disagreement,
@@ -63,8 +64,9 @@ class LabelSuspicion:
 
     Attributes:
         suspicion: Share of the test labels that look less wrong, 0 to 1.
-        margin: Log-odds of the label by the evidence, which ranks: low is suspicious; NaN if
-            unknown.
+        margin: Margin of the label, in the runs without the example or else by the checkpoints; NaN
+            if unknown.
+        log_odds: Of the label, by the margin and the neighbors. They rank: low is suspicious.
         flagged: Which labels look more wrong than all but `level` of the test labels.
         suggested: The likeliest other class: its number.
         disagreement: Share of the nearest training examples with another label; None without
@@ -80,6 +82,7 @@ class LabelSuspicion:
     evidence: Evidence
     suspicion: np.ndarray
     margin: np.ndarray
+    log_odds: np.ndarray
     flagged: np.ndarray
     suggested: np.ndarray
     disagreement: np.ndarray | None
@@ -121,15 +124,13 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
     logits = {split: read_mean_logits(study, split, algorithm) for split in layout.SPLITS}
     counts = _neighbour_counts(study, algorithm, labels["train"])
     unseen = read_unseen(study, algorithm)
+    around = 0.0 if counts is None else neighbour_log_odds(labels["train"], counts["train"])
     if unseen is not None:
-        margin, like = unseen.margin, unseen.test
-        runs = float(unseen.runs.mean())
+        margin, like, runs = unseen.margin, unseen.test, float(unseen.runs.mean())
+        log_odds = margin + QUARTER * around
     else:
         margin, like = (margins(logits[split], labels[split]) for split in layout.SPLITS)
-        runs = 0.0
-        if counts is not None:
-            margin = margin + neighbour_log_odds(labels["train"], counts["train"])
-            like = like + neighbour_log_odds(labels["test"], counts["test"])
+        log_odds, runs = margin + around, 0.0
     p = looks_wrong(margin, like)
     flagged, level = flag(p, len(like))
     log_p = logits["train"] - np.logaddexp.reduce(logits["train"], axis=1, keepdims=True)
@@ -139,11 +140,12 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
         evidence=_evidence(runs, counts is not None),
         suspicion=1 - p,
         margin=margin,
+        log_odds=log_odds,
         flagged=flagged,
         suggested=suggest(labels["train"], log_p, near),
         disagreement=None if near is None else disagreement(labels["train"], near),
         self_influence=None if unseen is None else unseen.self_influence,
-        order=np.argsort(margin, kind="stable"),
+        order=np.argsort(log_odds, kind="stable"),
         level=level,
         excess=excess(flagged, level, len(like)),
     )

@@ -79,6 +79,11 @@ KINDS: dict[str, Kind] = {
         "engine.applications.brittle.supports:check_job",
         "engine.applications.brittle.supports:run_job",
     ),
+    "replay": Kind(
+        "Compute exact scores",
+        "engine.applications.replay.answer:check_job",
+        "engine.applications.replay.answer:run_job",
+    ),
     "unlearn": Kind(
         "Audit unlearning",
         "engine.applications.unlearning.audit_job:check_job",

@@ -1,0 +1,132 @@
+"""The exact answer for one prediction: the job that computes it, and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine import store
+from engine.applications.replay.smoothness import (
+    TRAININGS,
+    Smoothness,
+    measured_smoothness,
+    read_smoothness,
+)
+from engine.attribution.evaluation.quality import Measured
+from engine.build.replaying import (
+    Query,
+    check_replayable,
+    replay,
+    replay_file,
+    replay_fingerprint,
+)
+from engine.running.jobs.parameters import complete
+from engine.running.progress import Report
+from engine.store.errors import DataloupeError
+from engine.study.names import resolve_algorithm, resolve_rows
+from engine.study.reader import StudyReader
+
+KIND = "replay"
+SEEDS, MOST_SEEDS = 5, 20
+_TRAININGS_OF_A_MODEL = 3.0
+"""The training that is walked back through, and about two for the walk."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Exact scores of one prediction, by several models.
+
+    Attributes:
+        seeds: Numbers of the models.
+        scores: `[seeds, n_train]`, in the unit of the output; positive supports.
+        values: The explained output of each model, `[seeds]`.
+        smoothness: Of the algorithm's training; None if it was not measured.
+    """
+
+    seeds: tuple[int, ...]
+    scores: np.ndarray
+    values: np.ndarray
+    smoothness: Smoothness | None
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over the models, `[n_train]`."""
+        return self.scores.mean(axis=0)
+
+    def strongest(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the most supporting and of the most opposing examples."""
+        mean = self.mean
+        order = np.argsort(-mean, kind="stable")
+        support, oppose = order[:k], order[::-1][:k]
+        return support[mean[support] > 0], oppose[mean[oppose] < 0]
+
+    def agreeing(self, rows: np.ndarray) -> np.ndarray:
+        """In how many models each of these examples has the sign of its mean."""
+        some = self.scores[:, rows]
+        return (np.sign(some) == np.sign(some.mean(axis=0))).sum(axis=0)
+
+    def without(self, rows: np.ndarray) -> Measured:
+        """Predicted change of the output without these examples: its mean, and the least and the
+        most of the models."""
+        changes = -self.scores[:, rows].sum(axis=1, dtype=np.float64)
+        return Measured(float(changes.mean()), float(changes.min()), float(changes.max()))
+
+
+def read_answer(study: StudyReader, row: int, algorithm: str) -> Answer | None:
+    """What is kept of one prediction, with this data and recipe; None if there is nothing."""
+    fingerprint = replay_fingerprint(study, algorithm)
+    query = Query((row,), (1.0,))
+    seeds, found = [], []
+    for seed in range(MOST_SEEDS):
+        path = replay_file(study.root, algorithm, fingerprint, seed, query)
+        if path.exists():
+            seeds.append(seed)
+            found.append(store.read_tensors(path, fingerprint))
+    if not found:
+        return None
+    return Answer(
+        tuple(seeds),
+        np.stack([one["scores"] for one in found]).astype(np.float64),
+        np.concatenate([one["value"] for one in found]),
+        read_smoothness(study, algorithm),
+    )
+
+
+def trainings(study: StudyReader, algorithm: str, seeds: int = SEEDS) -> float:
+    """About how many trainings it takes to answer for one prediction."""
+    known = read_smoothness(study, algorithm) is not None
+    return seeds * _TRAININGS_OF_A_MODEL + (0 if known else TRAININGS)
+
+
+def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of the job, with defaults: `tests` (rows or ids), `algorithm`, `seeds` (a number
+    of models)."""
+    request = complete({"tests": [], "algorithm": None, "seeds": SEEDS}, parameters)
+    algorithm = resolve_algorithm(study, request["algorithm"])
+    check_replayable(study, algorithm)
+    rows = [int(row) for row in resolve_rows(study, "test", request["tests"])]
+    seeds = request["seeds"]
+    if not rows:
+        raise DataloupeError("Name at least one test example to compute exactly.")
+    if not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
+        raise DataloupeError(f"seeds is {seeds!r}; it must be 1 to {MOST_SEEDS}.")
+    return {"tests": rows, "algorithm": algorithm, "seeds": seeds}
+
+
+def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """Run as a job of the queue: compute the scores and keep them. What is kept is not repeated."""
+    algorithm, seeds = parameters["algorithm"], parameters["seeds"]
+    total = seeds + 1
+    replay(
+        study,
+        parameters["tests"],
+        algorithm,
+        range(seeds),
+        on_done=lambda done, _: report(done, total, "models"),
+    )
+    found = measured_smoothness(study, algorithm)
+    report(total, total, "models")
+    return {"tests": parameters["tests"], "smoothness": found.value}
