@@ -79,6 +79,8 @@ def measure() -> dict[str, Any]:
                 "open_explain_first": session.open_first_explanations,
                 "next_picture": session.walk,
                 "open_training": session.open_training,
+                "training_set_page": session.turn_training_pages,
+                "training_set_sort": session.sort_training,
                 "filter": session.filter,
             }
             times = {}
@@ -126,8 +128,31 @@ class Session:
 
     def turn_pages(self, study: Study) -> list[float]:
         """Turn to the next page of the gallery."""
-        self._open("test-set", _wanted(range(PER_PAGE)))
-        pages = -(-study.dataset.n_test // PER_PAGE)
+        return self._turn("test-set", study.dataset.n_test)
+
+    def turn_training_pages(self, study: Study) -> list[float]:
+        """Turn to the next page of the training set."""
+        return self._turn("training-set", study.dataset.n_train)
+
+    def sort_training(self, study: Study) -> list[float]:
+        """Sort the training set by label suspicion, then in the order of the data again."""
+        suspects = study.label_suspicion().order[:PER_PAGE]
+        self._open("training-set", _wanted(range(PER_PAGE)))
+        times = []
+        for number in range(CLICKS):
+            name, rows = (
+                ("In the order of the data", range(PER_PAGE))
+                if number % 2
+                else ("Most suspect label", suspects)
+            )
+            self.page.locator(".st-key-sort input").click()
+            option = self.page.get_by_role("option", name=name)
+            times.append(self._timed(option.click, _wanted(rows)))
+        return times
+
+    def _turn(self, address: str, n: int) -> list[float]:
+        self._open(address, _wanted(range(PER_PAGE)))
+        pages = -(-n // PER_PAGE)
         turns = []
         for number in range(1, CLICKS + 1):
             first = number % pages * PER_PAGE

@@ -132,7 +132,8 @@ def export_rows(some: np.ndarray, which: str) -> None:
 def set_of_examples(study: StudyReader, here: Location) -> None:
     """The selection bar, the cards or the table, and the pager: the part that paging redraws."""
     here = here.of_slice(replace(here.slice, only=None))
-    made = decisions(study)
+    if decisions(study) != made:
+        st.rerun()  # the slice, its filter by decision and the downloads change with them
     per_page = ROWS_OF_TABLE if view == TABLE else PER_PAGE[here.size]
     pages = max(1, -(-len(rows) // per_page))
     page = max(1, min(here.page, pages))

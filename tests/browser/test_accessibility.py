@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +79,18 @@ def test_no_finding(pages: dict[str, Page], study: Study, url: str, path: str, s
     assert not found, found
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_finding_on_the_page_of_the_api(
+    pages: dict[str, Page], url: str, scheme: str
+) -> None:
+    page = pages[scheme]
+    page.goto(f"{url}/api")
+    expect(page.get_by_role("heading", name="Dataloupe API")).to_be_visible()
+    assert not serious_findings(page)
+    page.get_by_role("link", name="Its page: Explain").click()
+    expect(page).to_have_url(re.compile(rf"{url}/explain\b"))
+
+
 def audited_set(study: Study) -> str:
     """A set that an audit is of."""
     rows = range(2, 40, 3)
@@ -128,7 +141,8 @@ def axe_findings(page: Page) -> list[dict[str, Any]]:
     """What axe-core finds wrong in the page as it stands."""
     if not AXE.is_file():
         pytest.skip(f"no axe-core at {AXE}: run `npm install --prefix tests/browser`")
-    settled(page)
+    if page.locator('[data-testid="stApp"]').count():  # the page of the API has no script
+        settled(page)
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found: list[dict[str, Any]] = page.evaluate(
         """() => axe.run({ resultTypes: ["violations"] })

@@ -100,7 +100,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     assert axe_findings(page) == []
 
     page.get_by_role("button", name="Compare their training data").click()
-    expect(page.get_by_role("heading", name="Direction 1")).to_be_visible(timeout=WAIT)
+    expect(page.get_by_role("region", name="Direction 1")).to_be_visible(timeout=WAIT)
     (upload,) = plain.uploads
     assert f"b={upload}" in page.url
     expect(page.get_by_text(re.compile("Indicative: one side has 2 checkpoints"))).to_be_visible()

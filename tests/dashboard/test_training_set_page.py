@@ -101,6 +101,11 @@ def test_the_selection_bar_of_test_examples(visit: Any, own: Study) -> None:
     app.text_input(key="tag_for_selected").set_value("odd").run()
     assert [read_tags(own, "cnn")[row].tags for row in (4, 6)] == [["odd"], ["odd"]]
     assert not [one for one in app.button if one.key == "unlearn_selected"]
+    beside = visit(own, "explore", selected="4,6")
+    beside.button(key="compare_selected").click().run()
+    assert (beside.query_params["test"], beside.query_params["beside"]) == tuple(
+        own.table("test")["id"].iloc[[4, 6]]
+    )
     app.button(key="what_if_selected").click().run()
     (kept,) = kept_sets(own, 5)
     assert kept.words == "12 strongest supporters of 2 test examples"

@@ -38,6 +38,8 @@ from engine.study.neighbours import has_neighbours, read_similarity
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
 
+MARGIN = "margin"
+"""The output that is a label's log-odds; runs of others say nothing here."""
 FEWEST_RUNS = 4
 """Subset runs below which a mean over those without an example says too little."""
 
@@ -153,13 +155,13 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
 
 def read_unseen(study: StudyReader, algorithm: str) -> Unseen | None:
     """The margins of examples in the subset runs without them; None without a bank that tells."""
-    if not has_bank(study, algorithm):
+    if study.dataset.output != MARGIN or not has_bank(study, algorithm):
         return None
     about = read_bank_import(study, algorithm)
     if about is not None and not (about.train and about.dataset == study.dataset.fingerprint):
         return None
     bank = read_bank(study, algorithm)
-    if bank.train is None or len(bank) < FEWEST_RUNS or bank.output != study.dataset.output:
+    if bank.train is None or len(bank) < FEWEST_RUNS or bank.output != MARGIN:
         return None
     return unseen_margins(bank.masks, bank.train, bank.test)
 
