@@ -16,7 +16,7 @@ from engine.store.errors import DataloupeError
 
 HERE = Path(__file__).parent
 SHEETS = (
-    "tokens",
+    "variables",
     "frame",
     "page",
     "figures",
