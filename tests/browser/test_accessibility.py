@@ -86,7 +86,7 @@ def test_no_serious_finding_on_the_page_of_the_api(
     page = pages[scheme]
     page.goto(f"{url}/api")
     expect(page.get_by_role("heading", name="Dataloupe API")).to_be_visible()
-    assert not serious_findings(page)
+    assert not axe_findings(page)
     page.get_by_role("link", name="Its page: Explain").click()
     expect(page).to_have_url(re.compile(rf"{url}/explain\b"))
 
