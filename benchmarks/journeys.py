@@ -133,7 +133,10 @@ def upload(go: Journey, study: Study) -> None:
         go.give(*(_changed(study, number, Path(folder)) for number in range(2)))
         expect(go.button("Check and save")).to_be_enabled(timeout=WAIT)
         go.click(go.button("Check and save"), go.title(re.compile("at a glance")))
-    go.click(go.button("Compare their training data"), go.title("Direction 1"))
+    go.click(
+        go.button("Compare their training data"),
+        go.title(re.compile("at the (positive|negative) end")),
+    )
 
 
 def _changed(study: Study, number: int, folder: Path) -> Path:
