@@ -128,7 +128,7 @@ class Session:
 
     def turn_pages(self, study: Study) -> list[float]:
         """Turn to the next page of the gallery."""
-        return self._turn("explore", study.dataset.n_test)
+        return self._turn("test-set", study.dataset.n_test)
 
     def turn_training_pages(self, study: Study) -> list[float]:
         """Turn to the next page of the training set."""
@@ -163,7 +163,7 @@ class Session:
     def open_explanations(self, study: Study) -> list[float]:
         """Open one picture of the gallery after the other, and go back each time."""
         gallery = _wanted(range(PER_PAGE))
-        self._open("explore", gallery)
+        self._open("test-set", gallery)
         times = []
         for row in range(CLICKS + 1):
             card = self.page.locator(f'a.card[data-row="{row}"]')
@@ -179,7 +179,7 @@ class Session:
             first = number * PER_PAGE % (study.dataset.n_test - PER_PAGE)
             page = first // PER_PAGE + 1
             row = first + number % 30
-            self._open(f"explore?page={page}", _wanted(range(first, first + PER_PAGE)))
+            self._open(f"test-set?page={page}", _wanted(range(first, first + PER_PAGE)))
             card = self.page.locator(f'a.card[data-row="{row}"]')
             times.append(self._timed(card.click, _explained(study, row)))
         return times
@@ -211,7 +211,8 @@ class Session:
     def filter(self, study: Study) -> list[float]:
         """Show only wrong predictions, then all again."""
         wrong = np.flatnonzero(~study.predictions("test")["correct"])[:PER_PAGE]
-        self._open("explore", _wanted(range(PER_PAGE)))
+        self._open("test-set", _wanted(range(PER_PAGE)))
+        self.page.get_by_role("button", name="Filters").click()  # stays open
         times = []
         for number in range(CLICKS):
             name, rows = ("Any", range(PER_PAGE)) if number % 2 else ("Wrong", wrong)
@@ -253,7 +254,7 @@ def _memory_of_sessions(browser: Browser, server: Server) -> float:
     contexts = [_context(browser) for _ in range(SESSIONS)]
     for number, context in enumerate(contexts):
         page: Page = context.new_page()
-        for path in ("", "explore", f"explain?test={number}"):
+        for path in ("", "test-set", f"explain?test={number}"):
             page.goto(f"{server.url}/{path}")
             page.wait_for_selector("a.card")
             page.wait_for_selector(_IDLE)

@@ -111,6 +111,18 @@ document.addEventListener("click", (event) => {
   if (byPointer) [0, 100, 400].forEach((delay) => setTimeout(giveBack, delay));
 }, true);
 
+// Streamlit calls the place to drop files presentational, and names it: screen readers get both.
+let tidying = false;
+new MutationObserver(() => {
+  if (tidying) return;
+  tidying = true;
+  requestAnimationFrame(() => {
+    tidying = false;
+    const dropzones = "[data-testid=stFileUploaderDropzone][role=presentation]";
+    for (const one of document.querySelectorAll(dropzones)) one.setAttribute("role", "group");
+  });
+}).observe(document, { childList: true, subtree: true });
+
 // "Skip to content" moves the focus to the title of the page.
 document.addEventListener("click", (event) => {
   if (!event.target.closest?.(".dl-skip")) return;

@@ -86,7 +86,8 @@ def curated(
 
     for fields in predicted_fields(study, training, rows):
         row = fields["row"]
-        decision, about = made.get(row), dict[str, Any]()
+        decision = made.get(row)
+        about: dict[str, Any] = dict.fromkeys(OF_LABELS)
         if suspicion is not None:
             about = {
                 "flagged": bool(suspicion.flagged[row]),
@@ -97,7 +98,7 @@ def curated(
             }
         yield Curated(
             **fields,
-            **(dict.fromkeys(OF_LABELS) | about),
+            **about,
             neighbors_disagree=known(DISAGREEMENT, found.values.get("disagreement"), row, None),
             self_influence=known(SELF_INFLUENCE, found.values.get("self"), row, None),
             net_influence=known(net, found.values.get("help"), row, method),

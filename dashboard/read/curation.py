@@ -173,8 +173,11 @@ def decided_rows(rows: np.ndarray, made: Mapping[int, Decision], wanted: str) ->
     if wanted == ANY:
         return rows
     if wanted == UNDECIDED:
-        return rows[~np.isin(rows, list(made))]
-    return rows[np.isin(rows, [row for row, one in made.items() if one.verdict == wanted])]
+        keep = ~np.isin(rows, list(made))
+    else:
+        keep = np.isin(rows, [row for row, one in made.items() if one.verdict == wanted])
+    found: np.ndarray = rows[keep]
+    return found
 
 
 def queue_rows(found: LabelSuspicion, rows: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from engine.store.errors import DataloupeError
 from engine.store.quantities import ACCURACY, ERROR, LDS, NET_INFLUENCE, P_VALUE
 from engine.store.text import counted
 from engine.study.calibration_advice import calibration_advice
-from engine.study.capabilities import has, missing
+from engine.study.capabilities import Capability, has
 from engine.study.reader import StudyReader
 
 LARGE = 200_000
@@ -62,12 +62,25 @@ class Finding:
 Finder = Callable[[StudyReader, Location], Finding]
 
 
-def found_by(finder: Finder, study: StudyReader, here: Location) -> Finding:
-    """What one finder finds; what it lacks, if the study cannot answer."""
+def found_by(finder: Finder, study: StudyReader, here: Location) -> Finding | None:
+    """What one finder finds, or what it lacks; None if it does not apply to the task."""
+    if not _applies(finder, study, here):
+        return None
     try:
         return finder(study, here)
     except DataloupeError as error:
         return Finding(TITLES[finder], None, str(error))
+
+
+def _applies(finder: Finder, study: StudyReader, here: Location) -> bool:
+    if finder is poor_classes and "error" in examples(study, "test", here.algorithm).numbers:
+        return True
+    needed: dict[Finder, Capability] = {
+        suspect_labels: "classes",
+        poor_classes: "classes",
+        brittle_predictions: "outcomes",
+    }
+    return finder not in needed or has(study, needed[finder])
 
 
 def suspect_labels(study: StudyReader, here: Location) -> Finding:
@@ -75,8 +88,7 @@ def suspect_labels(study: StudyReader, here: Location) -> Finding:
     title = "training labels look wrong"
     found = curation(study, here.algorithm, here.method).suspicion
     if found is None:
-        lacking = missing(study, "classes") or "The models have not predicted the examples yet."
-        return Finding(title, None, lacking)
+        return Finding(title, None, "The models have not predicted the examples yet.")
     training = examples(study, "train", here.algorithm)
     first = int(found.order[0])
     row, other = training.table.iloc[first], training.classes[int(found.suggested[first])]
@@ -136,7 +148,7 @@ def leaks(study: StudyReader, here: Location) -> Finding:
         title,
         int(leak.sum() + near.sum()),
         f"{int(leak.sum()):,} exactly, {int(near.sum()):,} nearly.",
-        "Accuracy on them does not measure what the model learned.",
+        "Predictions of them do not test the model.",
         "Show them" if len(rows) else "",
         EXPLORE,
         {"only": rows_text(rows)} if len(rows) else {},
@@ -146,8 +158,6 @@ def leaks(study: StudyReader, here: Location) -> Finding:
 def brittle_predictions(study: StudyReader, here: Location) -> Finding:
     """Predictions that flip without a few training examples."""
     title = f"predictions flip without at most {AT_MOST} training examples"
-    if reason := missing(study, "outcomes"):
-        return Finding(title, None, reason)
     if here.method is None:
         return Finding(title, None, "The scores are not computed yet.")
     found = supports(study, here.algorithm, here.method, AT_MOST)
@@ -206,8 +216,6 @@ def poor_classes(study: StudyReader, here: Location) -> Finding:
     if "error" in tests.numbers:
         return _far_off(tests.numbers["error"], tests.ids.to_numpy())
     title = "classes are predicted worse than the rest"
-    if not has(study, "classes"):
-        return Finding(title, None, missing(study, "classes"))
     if not tests.has_outcomes:
         return Finding(title, None, "The models have not predicted the examples yet.")
     right, labels = tests.outcome_mask(), tests.codes["label"]

@@ -29,6 +29,7 @@ from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.explanation import (
     influence_gallery,
     influence_groups,
+    is_mistake,
     opposers_first,
     similar_group,
 )
@@ -171,8 +172,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     with st.container(
         horizontal=True,
         vertical_alignment="center",
-        horizontal_alignment="right",
         gap="small",
+        width="content",
         key="explain_bar",
     ):
         st.html(
@@ -207,7 +208,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 def mistaken(here: Location) -> bool:
     """Whether the page is about a wrong prediction, by the output of the true label."""
-    return here.output is None and not example.get("correct", True)
+    return here.output is None and is_mistake(example)
 
 
 def explanation(row: int, study: StudyReader, here: Location) -> None:
@@ -336,14 +337,15 @@ other, hint = requested_row(study, "test", st.query_params.get(PARAMETER))
 if PARAMETER in st.query_params and other is None:
     notice(f"There is no test {kind} “{short(st.query_params[PARAMETER])}” to show beside", hint)
 if other is not None and method is not None and stored:
+    pair, scores_by = (row, other), method
 
     def two(study: StudyReader, here: Location) -> None:
         """Both explanations, redrawn when k changes."""
         with st.container(horizontal=True, vertical_alignment="center"):
-            quality_badge(badge(study, algorithm, method))
+            quality_badge(badge(study, algorithm, scores_by))
             st.space("stretch")
             sides(here.k, largest_k_of(study))
-        side_by_side(study, method, (row, other), here, kind)
+        side_by_side(study, scores_by, pair, here, kind)
 
     part(location, two)
     st.stop()

@@ -324,7 +324,8 @@ def bar(study: StudyReader, here: Location, chosen: Selection) -> None:
         split: Split = "train" if chosen["train"] else "test"
         selection_actions(study, here, split, both[split], np.array(chosen[split], np.int64))
         st.space("stretch")
-        for one, page in (("train", TRAINING_SET), ("test", EXPLORE)):
+        grids: dict[Split, str] = {"train": TRAINING_SET, "test": EXPLORE}
+        for one, page in grids.items():
             if chosen[one]:
                 st.page_link(
                     page, label=f"{NAMES[one].capitalize()} set", query_params=here.parameters()

@@ -114,8 +114,8 @@ if method is None:
 
 # --- what was found, and how to begin -------------------------------------------------------------
 
-if tests.has_predictions:
-    finding_list(study, location)
+# Drawn last: the first time, some findings take seconds, and the rest of the page needs not wait.
+findings = st.container(key="findings") if tests.has_predictions else None
 guide(outcomes=labels_are_classes)
 
 # --- mistakes or errors, and the distribution of outputs ------------------------------------------
@@ -262,3 +262,7 @@ with data:
         st.html(f'<ul class="dl-list">{entries}</ul>')
     else:
         st.html('<p class="dl-aside">Reading the data gave no warnings.</p>')
+
+if findings is not None:
+    with findings:
+        finding_list(study, location)

@@ -158,6 +158,7 @@ DISAGREEMENT = Quantity("neighbors that disagree", "share of the nearest", _perc
 OUTPUT = Quantity("{}", "{}", _signed, 3)
 """The model output, such as the margin, log p/(1 − p), in the mean logits of the checkpoints."""
 SMOOTHNESS = Quantity("smoothness of training", "", _decimals, 2)
+"""Agreement of two steps of weights toward a removal: 1 is smooth, 0 is not."""
 CHANGE = Quantity("change of the {}", "{}", _signed, 3)
 """What a removal does to a model output: after minus before."""
 LOGIT_GAP = Quantity("logit gap", "logits", _signed, 3)

@@ -226,6 +226,8 @@ def test_two_examples_side_by_side(visit: Any, complete_study: Study) -> None:
     assert f"{len(shared):,} of the" in words(app)
     tagged = {card["row"] for group in rows for card in group if card.get("tag") == "on both"}
     assert tagged == shared != set()
+    bars = [card["bar"] for group in rows for card in group]
+    assert [bar for bar in bars if bar > 0.999] == [pytest.approx(1)]  # one scale for both
     app.button(key="close_beside").click().run()
     assert "beside" not in app.query_params
     app.text_input(key="beside").set_value("#2").run()

@@ -17,11 +17,11 @@ ADDRESSES = {page.file: page.address for page in PAGES}
 
 def finding_list(study: StudyReader, location: Location) -> None:
     """Show every finding as soon as it is known: the first time, some take seconds."""
-    with st.container(key="findings"):
-        st.html('<h2 class="dl-heading">Findings</h2>')
-        for finder in TITLES:
-            with st.empty():
-                st.html(_row(found_by(finder, study, location), location))
+    st.html('<h2 class="dl-heading">Findings</h2>')
+    for finder in TITLES:
+        found = found_by(finder, study, location)
+        if found is not None:
+            st.html(_row(found, location))
 
 
 def _row(found: Finding, location: Location) -> str:

@@ -1,0 +1,72 @@
+"""Exact scores on Explain: what they cost, the job, and the answer beside the estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import Study, store
+from engine.applications.replay.answer import KIND
+from engine.build.replaying import Query, replay_file, replay_fingerprint
+from engine.running.jobs import queue
+from engine.store import layout
+from engine.study.rankings import read_top
+from tests.builders.page_contents import component_of, words
+from tests.builders.synthetic_study import write_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return write_study(tmp_path / "study", n_train=60, n_test=24)
+
+
+def test_it_is_offered_with_its_cost_and_runs_as_a_job(
+    visit: Any, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "resume", lambda root: None)  # no process is started
+    app = visit(study, "explain", test="#3")
+    assert "through the training of 5 models" in words(app)
+    app.button(key="compute_exactly").click().run()
+    assert not app.exception
+    (job,) = queue.jobs(study.root)
+    assert job.kind == KIND
+    assert job.parameters["tests"] == [3]
+    again = visit(study, "explain", test="#3")  # came back
+    assert "You can close the browser" in words(again)
+    assert not [one for one in again.button if one.key == "compute_exactly"]
+    other = visit(study, "explain", test="#4")
+    assert "You can close the browser" not in words(other)
+
+
+@pytest.mark.parametrize("value", [0.93, 0.2])
+def test_the_answer_stands_beside_the_estimate(visit: Any, study: Study, value: float) -> None:
+    algorithm = next(iter(study.algorithms))
+    fingerprint = replay_fingerprint(study, algorithm)
+    top = read_top(study, algorithm)
+    first, other = int(top["support_index"][3][0]), int(top["oppose_index"][3][0])
+    scores = np.zeros((5, 60), np.float32)
+    scores[:, first] = (1.0, 1.0, 1.0, 1.0, 2.0)
+    scores[:, other] = (0.5, 0.5, 0.5, 0.5, -0.5)  # the estimate has it opposing
+    for seed in range(5):
+        path = replay_file(study.root, algorithm, fingerprint, seed, Query((3,), (1.0,)))
+        tensors = {"scores": scores[seed], "value": np.ones(1, np.float32)}
+        store.write_tensors(path, tensors, fingerprint)
+    path = layout.replay_file(study.root, algorithm, fingerprint, "smoothness")
+    measured = {"smoothness": np.array([value], np.float32)}
+    store.write_tensors(path, measured, fingerprint, {"levers": ["larger batches"]})
+    app = visit(study, "explain", test="#3")
+    shown = words(app)
+    assert "Of the 2 strongest supporters the estimate names 1" in shown
+    supporting = component_of(app, "groups")[1]["groups"][0]
+    assert "changes by about −1.50 (models: −1.50 to −1.50)" in supporting["words"]
+    assert [card["note"] for card in supporting["items"]] == [
+        "helps in 5 of 5 models",
+        "helps in 4 of 5 models",
+    ]
+    assert [card["tag"] for card in supporting["items"]] == ["estimate #1", "not estimated"]
+    assert f"Smoothness {value:.2f}" in shown
+    assert ("Training would be smoother with larger batches" in shown) == (value < 0.8)
+    assert not [one for one in app.button if one.key == "compute_exactly"]
