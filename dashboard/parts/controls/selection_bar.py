@@ -113,7 +113,7 @@ def _on_test(study: StudyReader, here: Location, examples: Examples, chosen: np.
         words = f"{SUPPORTERS} strongest supporters of {counted(len(chosen), 'test example')}"
         _open_set(study, here, supporters[supporters >= 0], words, WHAT_IF)
     st.button(
-        "Open selection",
+        "Only these",
         icon=":material/filter_alt:",
         key="open_selection",
         on_click=open_selection,
