@@ -30,7 +30,7 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.bench
 	for name in featurise lds scaling datamodels lasso bank page sessions live brittle modeldiff uploads \
-		unlearning judging robustness; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
+		unlearning judging labels robustness; do $(BIN)/python -m benchmarks.$$name --json --save || exit; done
 
 # torch goes first: with it in place, no other package pulls in another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -40,11 +40,12 @@ from engine.store.layout import HYBRID, SPLITS, TRAK
 from engine.store.rows import evenly_spread
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
+from engine.study.retrieval import read_recall
 from engine.study.score_matrices import stored_solver
 from engine.tasks.contrastive import pairs
 
 MASKS, CHECKPOINTS = 80, 10
-COUNTS, TOPS = (1, 5, 10), (1, 5, 10)
+COUNTS = (1, 5, 10)
 REMOVED, TESTS, SEEDS = (10, 50, 100), 30, 5
 ROUNDS, TIMED = 5, 512
 
@@ -74,15 +75,11 @@ def measure() -> dict[str, Any]:
 
 def recall_of(study: Study) -> dict[str, Any]:
     """`recall_at` in both directions and their mean."""
-    table = study.predictions("test")
-    sides = {name: table[f"{name}_rank"].to_numpy() for name in ("caption", "picture")}
     found = {
-        name: {str(k): round(float((ranks <= k).mean()), 4) for k in TOPS}
-        for name, ranks in sides.items()
+        side: {str(k): round(value, 4) for k, value in recall.items()}
+        for side, recall in read_recall(study).items()
     }
-    mean = {
-        str(k): round(float(np.mean([ranks <= k for ranks in sides.values()])), 4) for k in TOPS
-    }
+    mean = {k: round((found["caption"][k] + found["picture"][k]) / 2, 4) for k in found["caption"]}
     return {"recall_at": mean, "recall_of_sides": found}
 
 

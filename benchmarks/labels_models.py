@@ -29,11 +29,11 @@ CLOTHING = "DATALOUPE_CLOTHING"
 N_TRAIN, N_TEST, SIDE = 2000, 340, 32
 SHARE = 0.05
 """Share of wrong labels."""
-MASKS = 16
-"""Subset runs on halves: as much training as 8 models with all data."""
+MASKS = 14
+"""Subset runs on halves: with the checkpoint, as much training as 8 models with all data."""
 FOLDS, REPEATS = 5, 2
 """Cross-validation for the rivals: 10 models on four fifths, also 8 models with all data."""
-CHECKPOINTS = 2
+CHECKPOINTS = 1
 
 Noise = Literal["uniform", "confusion", "none"]
 

@@ -79,6 +79,8 @@ def measure() -> dict[str, Any]:
                 "open_explain_first": session.open_first_explanations,
                 "next_picture": session.walk,
                 "open_training": session.open_training,
+                "training_set_page": session.turn_training_pages,
+                "training_set_sort": session.sort_training,
                 "filter": session.filter,
             }
             times = {}
@@ -126,8 +128,31 @@ class Session:
 
     def turn_pages(self, study: Study) -> list[float]:
         """Turn to the next page of the gallery."""
-        self._open("explore", _wanted(range(PER_PAGE)))
-        pages = -(-study.dataset.n_test // PER_PAGE)
+        return self._turn("test-set", study.dataset.n_test)
+
+    def turn_training_pages(self, study: Study) -> list[float]:
+        """Turn to the next page of the training set."""
+        return self._turn("training-set", study.dataset.n_train)
+
+    def sort_training(self, study: Study) -> list[float]:
+        """Sort the training set by label suspicion, then in the order of the data again."""
+        suspects = study.label_suspicion().order[:PER_PAGE]
+        self._open("training-set", _wanted(range(PER_PAGE)))
+        times = []
+        for number in range(CLICKS):
+            name, rows = (
+                ("In the order of the data", range(PER_PAGE))
+                if number % 2
+                else ("Most suspect label", suspects)
+            )
+            self.page.locator(".st-key-sort input").click()
+            option = self.page.get_by_role("option", name=name)
+            times.append(self._timed(option.click, _wanted(rows)))
+        return times
+
+    def _turn(self, address: str, n: int) -> list[float]:
+        self._open(address, _wanted(range(PER_PAGE)))
+        pages = -(-n // PER_PAGE)
         turns = []
         for number in range(1, CLICKS + 1):
             first = number % pages * PER_PAGE
@@ -138,7 +163,7 @@ class Session:
     def open_explanations(self, study: Study) -> list[float]:
         """Open one picture of the gallery after the other, and go back each time."""
         gallery = _wanted(range(PER_PAGE))
-        self._open("explore", gallery)
+        self._open("test-set", gallery)
         times = []
         for row in range(CLICKS + 1):
             card = self.page.locator(f'a.card[data-row="{row}"]')
@@ -154,7 +179,7 @@ class Session:
             first = number * PER_PAGE % (study.dataset.n_test - PER_PAGE)
             page = first // PER_PAGE + 1
             row = first + number % 30
-            self._open(f"explore?page={page}", _wanted(range(first, first + PER_PAGE)))
+            self._open(f"test-set?page={page}", _wanted(range(first, first + PER_PAGE)))
             card = self.page.locator(f'a.card[data-row="{row}"]')
             times.append(self._timed(card.click, _explained(study, row)))
         return times
@@ -186,7 +211,8 @@ class Session:
     def filter(self, study: Study) -> list[float]:
         """Show only wrong predictions, then all again."""
         wrong = np.flatnonzero(~study.predictions("test")["correct"])[:PER_PAGE]
-        self._open("explore", _wanted(range(PER_PAGE)))
+        self._open("test-set", _wanted(range(PER_PAGE)))
+        self.page.get_by_role("button", name="Filters").click()  # stays open
         times = []
         for number in range(CLICKS):
             name, rows = ("Any", range(PER_PAGE)) if number % 2 else ("Wrong", wrong)
@@ -228,7 +254,7 @@ def _memory_of_sessions(browser: Browser, server: Server) -> float:
     contexts = [_context(browser) for _ in range(SESSIONS)]
     for number, context in enumerate(contexts):
         page: Page = context.new_page()
-        for path in ("", "explore", f"explain?test={number}"):
+        for path in ("", "test-set", f"explain?test={number}"):
             page.goto(f"{server.url}/{path}")
             page.wait_for_selector("a.card")
             page.wait_for_selector(_IDLE)

@@ -125,11 +125,11 @@ async def _click(reader: Reader, action: str, chance: random.Random) -> None:
     if action == "visit_overview":
         await reader.visit("")
     elif action == "visit_explore":
-        await reader.visit("explore", page=chance.randint(1, N_TEST // PER_PAGE))
+        await reader.visit("test-set", page=chance.randint(1, N_TEST // PER_PAGE))
     elif action == "turn_page":
         await reader.turn_to(chance.randint(1, N_TEST // PER_PAGE))
     elif action == "filter":
-        await reader.visit("explore", result="wrong", sort="margin")
+        await reader.visit("test-set", result="wrong", sort="margin")
     elif action == "next_picture":
         await reader.press("next")
     else:

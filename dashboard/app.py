@@ -15,9 +15,21 @@ from dashboard.workspaces import PAGES, workspace_of
 from engine.store.errors import DataloupeError
 
 HERE = Path(__file__).parent
+SHEETS = (
+    "tokens",
+    "frame",
+    "page",
+    "figures",
+    "charts",
+    "verdicts",
+    "texts",
+    "curation",
+    "findings",
+    "palette",
+)
 
 st.set_page_config(page_title="Dataloupe", page_icon=HERE / "icon.svg", layout="wide")
-for sheet in ("tokens", "frame", "page", "figures", "charts", "verdicts", "texts", "curation"):
+for sheet in SHEETS:
     st.html(HERE / "style" / f"{sheet}.css")
 st.html(logo_style(HERE / "logo.svg"))
 page = st.navigation(

@@ -53,6 +53,7 @@ function pageOf(link) {
   // The header was drawn before the latest change of this page; cards leave the selection out.
   const names = link.closest(".dl-bar, .dl-pages, .dl-trust") ? STATE : ["selected", "selected_train"];
   for (const name of names) {
+    if (names !== STATE && to.searchParams.has(name)) continue;
     if (here.has(name)) to.searchParams.set(name, here.get(name));
     else if (names === STATE) to.searchParams.delete(name);
   }
@@ -79,13 +80,18 @@ addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   link.closest("details")?.removeAttribute("open");
   const to = pageOf(link);
-  const app = document.querySelector("[data-testid=stApp]");
-  if (!to || app?.dataset.testConnectionState !== "CONNECTED") return;
+  if (!to) return;
   event.preventDefault();
+  visit(to);
+});
+
+function visit(to) {
+  const app = document.querySelector("[data-testid=stApp]");
+  if (app?.dataset.testConnectionState !== "CONNECTED") return location.assign(to.href);
   if (to.href !== location.href) push({}, "", to.href);
   follow();
   document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
-});
+}
 
 // --- keyboard and menus -------------------------------------------------------------------------
 
@@ -104,6 +110,18 @@ document.addEventListener("click", (event) => {
   // Some controls take the focus once more when they are drawn again.
   if (byPointer) [0, 100, 400].forEach((delay) => setTimeout(giveBack, delay));
 }, true);
+
+// Streamlit calls the place to drop files presentational, and names it: screen readers get both.
+let tidying = false;
+new MutationObserver(() => {
+  if (tidying) return;
+  tidying = true;
+  requestAnimationFrame(() => {
+    tidying = false;
+    const dropzones = "[data-testid=stFileUploaderDropzone][role=presentation]";
+    for (const one of document.querySelectorAll(dropzones)) one.setAttribute("role", "group");
+  });
+}).observe(document, { childList: true, subtree: true });
 
 // "Skip to content" moves the focus to the title of the page.
 document.addEventListener("click", (event) => {

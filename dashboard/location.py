@@ -59,6 +59,8 @@ INFLUENTIAL, SIMILAR, BOTH, WORDS = "influential", "similar", "both", "words"
 SHOWS = {INFLUENTIAL: "Influential", SIMILAR: "Similar", BOTH: "Both", WORDS: "Words"}
 """Training examples that Explain can show; `words` only where examples have texts."""
 
+_DRAWN = "drawn address"
+"""Where the session keeps the parameters of the view that was drawn last."""
 STATE = (
     *("study", "algorithm", "method", *PARAMETERS, FORMER, "output", *SELECTED.values(), "set"),
     *("test", "train", "show", "k", "size"),
@@ -257,6 +259,7 @@ def largest_k_of(study: StudyReader) -> int:
 
 def announce(location: Location) -> None:
     """Write the study, algorithm and method to the URL, so that a copied link is complete."""
+    st.session_state[_DRAWN] = st.query_params.to_dict()
     if location.study is None:
         return
     found = {
@@ -264,8 +267,7 @@ def announce(location: Location) -> None:
         "algorithm": location.algorithm,
         "method": location.method,
     }
-    missing = {name: value for name, value in found.items() if name not in st.query_params}
-    go(**missing)
+    go(**{name: value for name, value in found.items() if name not in st.query_params})
 
 
 def keep(
@@ -280,7 +282,17 @@ def keep(
         key: Key of the widget, if it is not `name`.
     """
     value = st.session_state[key or name]
-    go(**{name: None if value == default else value}, **dict.fromkeys(resets))
+    choose(**{name: None if value == default else value}, **dict.fromkeys(resets))
+
+
+def choose(**parameters: str | int | None) -> None:
+    """Callback of a control with a value: `go`, unless the browser came here by its history.
+
+    The browser then still shows the value of the view that it left, which nobody chose.
+    """
+    here = st.query_params.to_dict()
+    if st.session_state.get(_DRAWN, here) == here:
+        go(**parameters)
 
 
 def go(**parameters: str | int | None) -> None:
@@ -294,6 +306,7 @@ def go(**parameters: str | int | None) -> None:
     after = {name: one for name, one in after.items() if parameters.get(name, one) is not None}
     if after != before:
         st.query_params.from_dict(after)
+        st.session_state[_DRAWN] = after
 
 
 def _short(text: str) -> str:

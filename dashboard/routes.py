@@ -16,13 +16,14 @@ from typing import cast
 import streamlit as st
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dashboard.api.server import api_routes
 from dashboard.location import STATE
 from dashboard.login import picture_key
+from dashboard.parts.palette.search import offers
 from dashboard.read import sprite_sheets
 from dashboard.workspaces import OLD_ADDRESSES, PAGES
 from engine import store
@@ -31,6 +32,7 @@ from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
+from engine.study.reader import StudyReader
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -99,11 +101,20 @@ def routes(root: Path) -> list[BaseRoute]:
     def script(_: Request) -> Response:
         return Response(_script(), media_type="text/javascript", headers=CHECKED)
 
+    def find(request: Request) -> Response:
+        """What the command palette offers for the text typed so far."""
+        try:
+            found = offers(StudyReader.open(root), request.query_params.get("typed", ""))
+        except DataloupeError:
+            found = []
+        return JSONResponse([vars(one) for one in found], headers=CHECKED)
+
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
         *(Route(f"/{old}", moved) for old in OLD_ADDRESSES),
-        *(Route(f"/{page.address}", frame) for page in PAGES if page.address),
+        *(Route(f"/{page.address}", frame) for page in PAGES),
         Route("/dataloupe/frame.js", script),
+        Route("/dataloupe/find", find),
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
         Route("/dataloupe/server/{token}", server),
@@ -120,7 +131,10 @@ def _base() -> str:
 
 @functools.cache
 def _script() -> str:
-    content = (Path(__file__).parent / "frame.js").read_text(encoding="utf-8")
+    here = Path(__file__).parent
+    files = here / "frame.js", here / "parts" / "palette" / "palette.js"
+    content = "".join(file.read_text(encoding="utf-8") for file in files)
+    content = content.replace('"BASE/"', f'"{_base()}/"')
     return content.replace('"BASE"', f'"{_base()}"').replace('"STATE"', json.dumps(STATE))
 
 

@@ -14,6 +14,7 @@ from dashboard.read.curation import Curation
 from dashboard.read.studies import Examples
 from engine.store.quantities import (
     DISAGREEMENT,
+    LABEL_LOG_ODDS,
     LABEL_MARGIN,
     NET_INFLUENCE,
     SCORE,
@@ -28,6 +29,10 @@ NET_SCORE = Quantity("net score", SCORE.unit, NET_INFLUENCE.rounding, NET_INFLUE
 """What a net influence is while scores are uncalibrated."""
 
 
+OF_LABELS = "flagged", "suggested_label", "label_suspicion", "label_log_odds", "label_margin"
+"""Fields that need label suspicion."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Curated(Predicted):
     """A training example with all that a curator looks at; what is unknown is null.
@@ -35,7 +40,8 @@ class Curated(Predicted):
     Attributes:
         label_suspicion: Share of the test labels that look less wrong than its label.
         flagged: Whether its label looks more wrong than nearly all test labels.
-        label_margin: Log-odds of its label by the evidence.
+        label_log_odds: Of its label, by its margin and its neighbors: the lowest come first.
+        label_margin: By models that did not see it; where there are none, by the checkpoints.
         suggested_label: The likeliest other class.
         neighbors_disagree: Share of the nearest training examples with another label.
         self_influence: What training on it adds to its own model output.
@@ -47,6 +53,7 @@ class Curated(Predicted):
 
     label_suspicion: Annotated[Number | None, is_a(SUSPICION)]
     flagged: bool | None
+    label_log_odds: Annotated[Number | None, is_a(LABEL_LOG_ODDS)]
     label_margin: Annotated[Number | None, is_a(LABEL_MARGIN)]
     suggested_label: str | None
     neighbors_disagree: Annotated[Number | None, is_a(DISAGREEMENT)]
@@ -79,17 +86,19 @@ def curated(
 
     for fields in predicted_fields(study, training, rows):
         row = fields["row"]
-        decision, about = made.get(row), dict[str, Any]()
+        decision = made.get(row)
+        about: dict[str, Any] = dict.fromkeys(OF_LABELS)
         if suspicion is not None:
             about = {
                 "flagged": bool(suspicion.flagged[row]),
                 "suggested_label": training.classes[suspicion.suggested[row]],
+                "label_suspicion": known(SUSPICION, suspicion.suspicion, row, None),
+                "label_log_odds": known(LABEL_LOG_ODDS, suspicion.log_odds, row, None),
                 "label_margin": known(LABEL_MARGIN, suspicion.margin, row, None),
             }
         yield Curated(
             **fields,
-            **(dict.fromkeys(("flagged", "suggested_label", "label_margin")) | about),
-            label_suspicion=known(SUSPICION, found.values.get("suspicion"), row, None),
+            **about,
             neighbors_disagree=known(DISAGREEMENT, found.values.get("disagreement"), row, None),
             self_influence=known(SELF_INFLUENCE, found.values.get("self"), row, None),
             net_influence=known(net, found.values.get("help"), row, method),

@@ -13,6 +13,7 @@ from dashboard.api.views import (
     brittle,
     compare,
     explain,
+    findings,
     jobs,
     labels,
     map,
@@ -86,7 +87,8 @@ class View:
     @property
     def page(self) -> str:
         """Address of the page that shows the same."""
-        return "./" if self.name == "overview" else self.of or self.name
+        address = self.of or self.name
+        return "./" if address == "overview" else address
 
 
 ALGORITHM = Parameter(
@@ -156,6 +158,15 @@ VIEWS = (
         overview.Overview,
         overview.answer,
         (ALGORITHM, METHOD),
+    ),
+    View(
+        "findings",
+        "What was found in the data and the predictions: suspect labels, copies, leaks, brittle "
+        "predictions, harmful training examples, poor classes, differences between algorithms.",
+        findings.Findings,
+        findings.answer,
+        (ALGORITHM, METHOD),
+        of="overview",
     ),
     View(
         "test-set",

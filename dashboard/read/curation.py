@@ -20,12 +20,18 @@ from engine.applications.curation.label_suspicion import (
 from engine.applications.curation.net_influence import net_influence
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
-from engine.store.quantities import DISAGREEMENT, NET_INFLUENCE, SELF_INFLUENCE, SUSPICION, Quantity
+from engine.store.quantities import (
+    DISAGREEMENT,
+    LABEL_LOG_ODDS,
+    NET_INFLUENCE,
+    SELF_INFLUENCE,
+    Quantity,
+)
 from engine.study.decisions import Decision, read_decisions
 from engine.study.reader import StudyReader
 
 SHOWN: dict[str, tuple[str, Quantity]] = {
-    "suspicion": ("suspicion", SUSPICION),
+    "suspicion": ("log-odds of the label", LABEL_LOG_ODDS),
     "disagreement": ("neighbors disagree", DISAGREEMENT),
     "self": ("self-influence", SELF_INFLUENCE),
     "harm": ("net influence", NET_INFLUENCE),
@@ -122,7 +128,7 @@ def _curation(
             orders[name] = np.argsort(sign * numbers, kind="stable")  # NaN comes last
 
     if _suspicion is not None:
-        values["suspicion"], orders["suspicion"] = _suspicion.suspicion, _suspicion.order
+        values["suspicion"], orders["suspicion"] = _suspicion.log_odds, _suspicion.order
         add("disagreement", _suspicion.disagreement)
         add("self", _suspicion.self_influence)
     unit, calibrated = "", False
@@ -158,7 +164,8 @@ def training_rows(
         return order
     keep = np.zeros(len(order), bool)
     keep[matching(examples, filters)] = True
-    return order[keep[order]]
+    found_rows: np.ndarray = order[keep[order]]
+    return found_rows
 
 
 def decided_rows(rows: np.ndarray, made: Mapping[int, Decision], wanted: str) -> np.ndarray:
@@ -166,14 +173,19 @@ def decided_rows(rows: np.ndarray, made: Mapping[int, Decision], wanted: str) ->
     if wanted == ANY:
         return rows
     if wanted == UNDECIDED:
-        return rows[~np.isin(rows, list(made))]
-    return rows[np.isin(rows, [row for row, one in made.items() if one.verdict == wanted])]
+        keep = ~np.isin(rows, list(made))
+    else:
+        keep = np.isin(rows, [row for row, one in made.items() if one.verdict == wanted])
+    found: np.ndarray = rows[keep]
+    return found
 
 
 def queue_rows(found: LabelSuspicion, rows: np.ndarray) -> np.ndarray:
-    """The rows of a slice whose labels are to be reviewed, most suspicious first: those that are
-    flagged, or a few where hardly any is."""
+    """The rows of a slice whose labels are to be reviewed, those that are flagged, and
+    a few more where hardly any is; most suspicious first in each part."""
     inside = np.zeros(len(found.order), bool)
     inside[rows] = True
     ordered = found.order[inside[found.order]]
-    return ordered[: max(int(found.flagged[rows].sum()), FEWEST_TO_REVIEW)]
+    flagged = found.flagged[ordered]
+    further = max(0, FEWEST_TO_REVIEW - int(flagged.sum()))
+    return np.concatenate([ordered[flagged], ordered[~flagged][:further]])

@@ -32,7 +32,8 @@ def kinds_of(study: StudyReader, algorithm: str, method: str) -> list[Kind]:
     files = [layout.outputs_file(study.root, algorithm, 0, split) for split in SPLITS]
     if all(file.exists() for file in files):
         parts = [store.read_tensors(file).get("embeddings") for file in files]
-        if all(part is not None for part in parts) and sum(map(np.size, parts)) <= _MOST_NUMBERS:
+        sizes = [part.size for part in parts if part is not None]
+        if len(sizes) == len(parts) and sum(sizes) <= _MOST_NUMBERS:
             built.append(EMBEDDING)
     return built
 

@@ -228,11 +228,12 @@ def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
 def nothing_likely() -> None:
     """In place of an empty list: how much wider the search would have to be."""
     least = min(LIKELY)
-    others = found.reaching(least / 100)
+    others = int((found.likeliest >= least / 100).sum())
     notice(
         f"No prediction flips with a probability of {FLIP.text(found.probability)} or more",
-        f"{others:,} flip with {least}% or more when at most {found.at_most} are removed. Removing "
-        "more makes a flip likelier; more subset runs make its probability surer.",
+        f"{f'{others:,} flip' if others else 'None flips'} with {least}% or more when at most "
+        f"{found.at_most} are removed. Removing more makes a flip likelier; more subset runs make "
+        "its probability surer.",
     )
     with st.container(horizontal=True, horizontal_alignment="center"):
         for label, name, value, useful in (

@@ -12,6 +12,7 @@ from dashboard.location import (
     BOTH,
     EXPLORE,
     SIMILAR,
+    TRAINING_SET,
     WORDS,
     Location,
     go,
@@ -28,6 +29,7 @@ from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.explanation import (
     influence_gallery,
     influence_groups,
+    is_mistake,
     opposers_first,
     similar_group,
 )
@@ -65,7 +67,7 @@ from dashboard.read.studies import (
     slice_rows,
     what_it_shows,
 )
-from dashboard.slice_parameters import position_in_slice
+from dashboard.slice_parameters import position_in_slice, rows_text
 from engine.store.layout import TRAK
 from engine.store.quantities import numbers_mean
 from engine.study.capabilities import has
@@ -123,7 +125,7 @@ def worst() -> tuple[np.ndarray, str, str]:
 
 if row is None:
     if location.test is None:
-        hint_text = "Choose one in Explore"
+        hint_text = "Choose one in the test set"
         if found.has_predictions:
             start = "mistakes" if found.has_outcomes else "predictions"
             hint_text += f", or start with one of the {start} below"
@@ -136,7 +138,7 @@ if row is None:
             "study, or the data may have changed since it was created.",
         )
     with st.container(horizontal=True, horizontal_alignment="center"):
-        button_to_explore("Go to Explore")
+        button_to_explore("Go to the test set")
     searched = find_text(
         study, "test", found, lambda rows: test_cards(found, rows, location), open_example
     )
@@ -170,8 +172,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     with st.container(
         horizontal=True,
         vertical_alignment="center",
-        horizontal_alignment="right",
         gap="small",
+        width="content",
         key="explain_bar",
     ):
         st.html(
@@ -183,7 +185,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         if method is not None and stored:
             choose_beside(study, after, found)
         copy_link("copy")
-        button_to_explore("Explore")
+        button_to_explore("Test set")
         st.button(
             "Previous",
             shortcut="Left",
@@ -206,7 +208,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
 
 def mistaken(here: Location) -> bool:
     """Whether the page is about a wrong prediction, by the output of the true label."""
-    return here.output is None and not example.get("correct", True)
+    return here.output is None and is_mistake(example)
 
 
 def explanation(row: int, study: StudyReader, here: Location) -> None:
@@ -305,13 +307,21 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
             (influences.oppose, "opposers") if wrong else (influences.support, "supporters")
         )
         if len(removed):
-            removal_buttons(
-                study,
-                removed,
-                f"{len(removed)} strongest {who} of test {kind} {test}",
-                here,
-                f"What if these {who} were removed?",
-            )
+            with st.container(horizontal=True, vertical_alignment="center"):
+                removal_buttons(
+                    study,
+                    removed,
+                    f"{len(removed)} strongest {who} of test {kind} {test}",
+                    here,
+                    f"What if these {who} were removed?",
+                )
+                if wrong:
+                    st.page_link(
+                        TRAINING_SET,
+                        label="Review their labels",
+                        icon=":material/rule:",
+                        query_params=here.parameters(selected_train=rows_text(removed)),
+                    )
     if (
         show != SIMILAR
         and method is not None
@@ -327,14 +337,15 @@ other, hint = requested_row(study, "test", st.query_params.get(PARAMETER))
 if PARAMETER in st.query_params and other is None:
     notice(f"There is no test {kind} “{short(st.query_params[PARAMETER])}” to show beside", hint)
 if other is not None and method is not None and stored:
+    pair, scores_by = (row, other), method
 
     def two(study: StudyReader, here: Location) -> None:
         """Both explanations, redrawn when k changes."""
         with st.container(horizontal=True, vertical_alignment="center"):
-            quality_badge(badge(study, algorithm, method))
+            quality_badge(badge(study, algorithm, scores_by))
             st.space("stretch")
             sides(here.k, largest_k_of(study))
-        side_by_side(study, method, (row, other), here, kind)
+        side_by_side(study, scores_by, pair, here, kind)
 
     part(location, two)
     st.stop()

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.location import EXPLAIN, TRAINING, Location, go, read_location
+from dashboard.location import (
+    EXPLAIN,
+    EXPLORE,
+    SELECTED,
+    TRAINING,
+    TRAINING_SET,
+    Location,
+    go,
+    read_location,
+)
 from dashboard.names import plain, short
 from dashboard.parts.charts.map_preview import map_preview
 from dashboard.parts.charts.scatter_map import (
@@ -27,6 +36,7 @@ from dashboard.parts.charts.scatter_map import (
 )
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.segmented_choice import choice
+from dashboard.parts.controls.selection_bar import selection_actions
 from dashboard.parts.controls.slice_filters import slider_of
 from dashboard.parts.gallery.cards import test_cards, weight_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
@@ -36,7 +46,6 @@ from dashboard.parts.layout.messages import warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.parts.removal.removal_buttons import removal_buttons
 from dashboard.parts.removal.removal_set_form import requested_set
 from dashboard.read.maps import EMBEDDING, Kind, kinds_of, lasso_rows, lasso_text, positions
 from dashboard.read.studies import (
@@ -68,8 +77,6 @@ CLOSE = (
     "{}s with similar influence on predictions lie close together",
     "{}s with similar embeddings lie close together",
 )
-NAMED: dict[Split, str] = {"test": "selected", "train": "selected_train"}
-"""Parameters of the selection, which the pages with grids have, too."""
 LASSO = "lasso"
 """The parameter of a lasso around more examples than can be named one by one."""
 
@@ -107,7 +114,7 @@ drawn: Kind = parameter("kind", tuple(kinds), problems)
 both: dict[Split, Any] = {split: examples(study, split, algorithm) for split in SPLITS}
 colours = colours_of(both)
 if OUTPUT in colours and st.query_params.get("colour") == study.dataset.output == FORMER:
-    st.query_params["colour"] = OUTPUT
+    go(colour=OUTPUT)
 by: str = parameter("colour", tuple(colours), problems) if colours else ""
 
 
@@ -120,7 +127,7 @@ def selected() -> Selection:
         if within is not None:
             return within
         problems.append(f"lasso must be a line around points of this map, not “{short(text)}”.")
-    for split, name in NAMED.items():
+    for split, name in SELECTED.items():
         rows = read_rows(name, st.query_params.to_dict(), study.dataset.rows(split), problems)
         found[split] = list(rows or ())
     if not found["train"] and (kept := requested_set(study)) is not None:
@@ -138,7 +145,7 @@ def select(found: Selection, corners: list[tuple[float, float]] | None = None) -
         text = lasso_text(drawn, corners)
         around = lasso_rows(study, text, algorithm, str(method)) or found
         if max(map(len, around.values())) > MOST_PICKED:
-            go(**{LASSO: text, "set": None}, **dict.fromkeys(NAMED.values()))
+            go(**{LASSO: text, "set": None}, **dict.fromkeys(SELECTED.values()))
             return
         found = around  # also those within it that are not drawn
     set_ = None
@@ -153,9 +160,11 @@ def select(found: Selection, corners: list[tuple[float, float]] | None = None) -
         st.session_state["map_message"] = (
             f"Only the first {MOST_PICKED} test {kind}s are selected; a lasso can hold more."
         )
-    picked = {name: rows_text(found[split][:MOST_PICKED]) or None for split, name in NAMED.items()}
+    picked = {
+        name: rows_text(found[split][:MOST_PICKED]) or None for split, name in SELECTED.items()
+    }
     if set_ is not None:
-        picked[NAMED["train"]] = None
+        picked[SELECTED["train"]] = None
     go(**{LASSO: None, "set": set_}, **picked)
 
 
@@ -183,10 +192,14 @@ def looked_at() -> tuple[Split, int] | None:
 
 def controls() -> None:
     """Controls for the layout and the color of the points."""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="map_bar"):
-        choice("Layout", {one: KIND_NAMES[one] for one in kinds}, drawn, "kind", kinds[0])
+    with st.container(horizontal=True, vertical_alignment="center", key="map_bar"):
+        layouts: dict[str, str] = {one: KIND_NAMES[one] for one in kinds}
+        choice("Layout", layouts, drawn, "kind", kinds[0], label_visibility="collapsed")
         if colours:
-            choice("Color by", colours, by, "colour", next(iter(colours)))
+            st.html('<div class="dl-where">Color</div>', width="content")
+            first = next(iter(colours))
+            choice("Color by", colours, by, "colour", first, label_visibility="collapsed")
+        without_mouse()
         if (ring := looked_at()) is not None:
             split, row = ring
             st.button(
@@ -298,6 +311,27 @@ def open_train(row: int) -> None:
     st.switch_page(TRAINING, query_params=location.parameters(train=str(both["train"].ids[row])))
 
 
+def bar(study: StudyReader, here: Location, chosen: Selection) -> None:
+    """What is selected, what can be done with it, and the grids that show it."""
+    with st.container(horizontal=True, vertical_alignment="center", key="map_selection"):
+        st.html(
+            f'<div class="dl-where" role="status"><b>{len(chosen["train"]):,}</b> training and '
+            f"<b>{len(chosen['test']):,}</b> test {kind}s selected</div>",
+            width="content",
+        )
+        nothing: Selection = {"train": [], "test": []}
+        st.button("Clear", key="map_clear", on_click=select, args=(nothing,))
+        split: Split = "train" if chosen["train"] else "test"
+        selection_actions(study, here, split, both[split], np.array(chosen[split], np.int64))
+        st.space("stretch")
+        grids: dict[Split, str] = {"train": TRAINING_SET, "test": EXPLORE}
+        for one, page in grids.items():
+            if chosen[one]:
+                st.page_link(
+                    page, label=f"{NAMES[one].capitalize()} set", query_params=here.parameters()
+                )
+
+
 def chart(study: StudyReader, here: Location) -> None:
     """The chart and its selection."""
     chosen, ring = selected(), looked_at()
@@ -308,23 +342,8 @@ def chart(study: StudyReader, here: Location) -> None:
     rows = drawn_rows(sizes, keep_drawn)
     count = {split: len(found) for split, found in rows.items()}
     numbers = {split: len(chosen[split]) for split in SPLITS}
-    with st.container(horizontal=True, vertical_alignment="center", key="map_selection"):
-        without_mouse()
-        st.html(
-            f'<div class="dl-where" role="status"><b>{numbers["train"]:,}</b> training and '
-            f"<b>{numbers['test']:,}</b> test {kind}s selected</div>",
-            width="content",
-        )
-        nothing: Selection = {"train": [], "test": []}
-        if any(numbers.values()):
-            st.button("Clear", key="map_clear", on_click=select, args=(nothing,))
-        removal_buttons(
-            study,
-            np.array(chosen["train"], np.int64),
-            f"{numbers['train']:,} selected on the map",
-            here,
-            f"What if these {numbers['train']:,} were removed?",
-        )
+    if any(numbers.values()):
+        bar(study, here, chosen)
     if message := st.session_state.pop("map_message", None):
         warning([message])
     dense = sum(sizes.values()) >= DENSE
@@ -337,7 +356,6 @@ def chart(study: StudyReader, here: Location) -> None:
         caption += (
             f" An even sample of {sum(count.values()):,} of {sum(sizes.values()):,} is drawn."
         )
-    aside(caption)
     place = positions(study, drawn, algorithm, str(method))
     figure = scatter(place, both, layers(both, rows, by), chosen, ring, by)
     with st.container(key="map_chart"):
@@ -351,6 +369,7 @@ def chart(study: StudyReader, here: Location) -> None:
             + (f", colored by {colours[by].lower()}" if by else "")
             + f". {caption}",
         )
+    aside(caption)
     map_preview(study, "map_chart")
     galleries(here, chosen)
 

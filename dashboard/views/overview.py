@@ -24,6 +24,7 @@ from dashboard.parts.gallery.cards import weight_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.build_progress import building
+from dashboard.parts.layout.finding_list import finding_list
 from dashboard.parts.layout.first_visit_guide import guide
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
@@ -32,7 +33,7 @@ from dashboard.read.columns import output_noun
 from dashboard.read.rows_in_words import mistakes_first
 from dashboard.read.studies import badge, examples, open_study, weights, what_it_shows
 from dashboard.slice_parameters import Slice
-from engine.store.quantities import ACCURACY, OUTPUT, SHARE, TOTAL_INFLUENCE
+from engine.store.quantities import ACCURACY, LDS, OUTPUT, SHARE, TOTAL_INFLUENCE
 from engine.study.capabilities import has, missing
 from engine.study.methods import has_scores
 from engine.study.models import has_predictions
@@ -50,9 +51,9 @@ kind = f"{what_it_shows(study)}s"
 location = here.of_slice(Slice())
 
 labels_are_classes = not study.has_data or has(study, "classes")
-guide(outcomes=labels_are_classes)
 
 if not study.has_data:
+    guide(outcomes=labels_are_classes)
     st.html(title("Overview", "nothing is computed yet"))
     building("The overview fills in as the study is built", lambda study: study.has_data, algorithm)
     st.stop()
@@ -60,11 +61,10 @@ if not study.has_data:
 dataset = study.dataset
 tests, training = examples(study, "test", algorithm), examples(study, "train", algorithm)
 
-# --- figures ------------------------------------------------------------------------------------
+# --- numbers in one strip -----------------------------------------------------------------------
 
-examples_of = f"{dataset.n_train:,} training and {dataset.n_test:,} test examples"
 # How they were read, column by column, stands on Provenance.
-st.html(title("Overview", f"{examples_of} from {study.spec.data.source}"))
+st.html(title("Overview", f"{kind} from {study.spec.data.source}"))
 shown = {
     "Training": (f"{dataset.n_train:,}", kind),
     "Test": (f"{dataset.n_test:,}", kind),
@@ -89,6 +89,12 @@ elif "error" in tests.numbers:
     shown = error_figures(tests, training, kind) | checkpoints
 elif tests.has_predictions:
     shown |= checkpoints
+if method is not None:
+    trust = badge(study, algorithm, method)
+    if trust.lds is not None and trust.lds_low is not None and trust.lds_high is not None:
+        interval = LDS.within(trust.lds, trust.lds_low, trust.lds_high)
+        number, _, words = interval.partition(" ")
+        shown[f"LDS of {trust.method}"] = number, words.strip("()")
 figures(shown)
 
 if method is None:
@@ -105,6 +111,12 @@ if method is None:
         ),
         algorithm,
     )
+
+# --- what was found, and how to begin -------------------------------------------------------------
+
+# Drawn last: the first time, some findings take seconds, and the rest of the page needs not wait.
+findings = st.container(key="findings") if tests.has_predictions else None
+guide(outcomes=labels_are_classes)
 
 # --- mistakes or errors, and the distribution of outputs ------------------------------------------
 
@@ -250,3 +262,7 @@ with data:
         st.html(f'<ul class="dl-list">{entries}</ul>')
     else:
         st.html('<p class="dl-aside">Reading the data gave no warnings.</p>')
+
+if findings is not None:
+    with findings:
+        finding_list(study, location)

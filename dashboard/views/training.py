@@ -201,7 +201,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.space("stretch")
     copy_link("copy")
     with st.container(horizontal=True, gap="small", width="content"):
-        back = "Explore" if came_from is None else f"Back to {plain(came_from)}"
+        back = "Test set" if came_from is None else f"Back to {plain(came_from)}"
         if st.button(back, icon=":material/arrow_back:", key="back"):
             # The URL's parameters stay, so the browser's Back button returns here.
             to = EXPLORE if came_from is None else EXPLAIN

@@ -46,7 +46,8 @@ MIME: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",
 }
 study = open_study()
-location = read_location(study)
+address = read_location(study)
+location = address.of_slice(replace(address.slice, only=None))  # those are rows of test examples
 algorithm = location.algorithm
 kind = f"{what_it_shows(study)}s"
 
@@ -54,7 +55,6 @@ if not study.has_data:
     building(f"The training {kind} appear here first", lambda study: study.has_data, algorithm)
     st.stop()
 
-location = location.of_slice(replace(location.slice, only=None))  # rows of test examples
 found = examples(study, "train", algorithm)
 columns = curation(study, algorithm, location.method)
 made = decisions(study)
@@ -132,7 +132,8 @@ def export_rows(some: np.ndarray, which: str) -> None:
 def set_of_examples(study: StudyReader, here: Location) -> None:
     """The selection bar, the cards or the table, and the pager: the part that paging redraws."""
     here = here.of_slice(replace(here.slice, only=None))
-    made = decisions(study)
+    if decisions(study) != made:
+        st.rerun()  # the slice, its filter by decision and the downloads change with them
     per_page = ROWS_OF_TABLE if view == TABLE else PER_PAGE[here.size]
     pages = max(1, -(-len(rows) // per_page))
     page = max(1, min(here.page, pages))
@@ -193,4 +194,4 @@ if view == REVIEW and columns.suspicion is not None:
     else:
         review(study, location, found, columns, queue, kind)
 else:
-    part(location, set_of_examples)
+    part(address, set_of_examples)

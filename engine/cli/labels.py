@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.api import Study
 from engine.cli.arguments import Verbs, add_attribution, add_json
 from engine.cli.printing import console, one_line, table
-from engine.store.quantities import DISAGREEMENT, LABEL_MARGIN, SUSPICION
+from engine.store.quantities import DISAGREEMENT, LABEL_LOG_ODDS, SUSPICION
 
 SHOWN = 30
 """Most labels listed in the terminal."""
@@ -61,14 +61,14 @@ def _labels(options: argparse.Namespace) -> int:
         return 0
     shown = console()
     shown.print(f"{found.words} {found.evidence.words}", soft_wrap=True)
-    heads = "id", "label", "looks like", "suspicion", "margin", "neighbors disagree", "decision"
+    heads = "id", "label", "looks like", "log-odds", "suspicion", "neighbors disagree", "decision"
     printed = table(*heads)
     for one in listed.slice(0, SHOWN).to_pylist():
         disagree, decision = one["neighbors_disagree"], one["decision"]
         printed.add_row(
             *(one_line(one[name]) for name in ("id", "label", "suggested_label")),
+            "–" if one["label_log_odds"] is None else LABEL_LOG_ODDS.text(one["label_log_odds"]),
             SUSPICION.text(one["label_suspicion"]),
-            "–" if one["label_margin"] is None else LABEL_MARGIN.text(one["label_margin"]),
             "–" if disagree is None else DISAGREEMENT.text(disagree),
             "" if decision is None else one_line(" ".join([decision, one["new_label"] or ""])),
         )

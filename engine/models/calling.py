@@ -17,6 +17,10 @@ from torch import Tensor, nn
 
 LABEL = "label"
 CONTEXT = "context_"
+WEIGHTS = "context_weights"
+"""Name of the tensor `[batch]` with the weights that examples have in the loss of their batch, for
+a loss in which examples meet. It is there only where weights are not all 1, or derivatives by them
+are wanted."""
 
 
 def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def resnet_small(
 
 
 def residual_trunk(
-    channels: int, width: int, activation: str = "relu", pooling: str = "max"
+    channels: int, width: int, activation: Activation = "relu", pooling: Pooling = "max"
 ) -> nn.Sequential:
     """The five stages: `[batch, channels, h, w]` → `[batch, 4 · width]`."""
     narrow, wide = 2 * width, 4 * width

@@ -150,7 +150,9 @@ those without."""
 SUSPICION = Quantity("label suspicion", "share of the test labels", _percent, 1)
 """Share of the test labels that look less wrong than this training label."""
 LABEL_MARGIN = Quantity("margin of the label", "log-odds", _signed, 3)
-"""Of a training label: by models that did not see it or, as the study says, by weaker evidence."""
+"""Of a training label, by models that did not see it; where there are none, by the checkpoints."""
+LABEL_LOG_ODDS = Quantity("log-odds of the label", "log-odds", _signed, 3)
+"""Of a training label, by its margin and its nearest training examples: they rank the labels."""
 DISAGREEMENT = Quantity("neighbors that disagree", "share of the nearest", _percent, 0)
 """Share of the nearest training examples with another label."""
 OUTPUT = Quantity("{}", "{}", _signed, 3)

@@ -147,7 +147,9 @@ class Task:
             pads a batch to its longest; outputs and gradients are then computed of rows of about
             one length. None, here or as the answer: all are of one length.
         augment: (prepared batch, names of augmentations, generator) → batch of the same shapes.
-        loss: (model, prepared batch, label smoothing) → `[batch]` training losses.
+        loss: (model, prepared batch, label smoothing) → `[batch]` training losses. Where a loss
+            depends on the other examples of its batch, they count there by their weights,
+            `engine.models.calling.WEIGHTS` in the batch: an example of weight 0 is not there.
         width: class names → how many numbers a model gives for each example.
         record: (model, prepared batch) → what is kept of each example, `[batch, ...]` each.
         summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from engine.models.calling import CONTEXT, call
+from engine.models.calling import CONTEXT, WEIGHTS, call
 from engine.models.pairs import Pairs, pairs_of
 from engine.store.errors import DataError, SpecError
 from engine.tasks import ModelOutput
@@ -63,14 +63,21 @@ def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.
     found = pairs(model, batch)
     logits = found.scale * (found.pictures @ found.captions.T)
     answers = torch.arange(len(logits), device=logits.device)
-    sides = (logits, CAPTION_KEY), (logits.T, PICTURE_KEY)
     total = torch.zeros((), device=logits.device, dtype=logits.dtype)
-    for scaled, key in sides:
+    for scaled, key in ((logits, CAPTION_KEY), (logits.T, PICTURE_KEY)):
+        if WEIGHTS in batch:
+            scaled = scaled + _as_often(batch[WEIGHTS].to(logits))
         own = batch[_OWN_KEY[key]]
         same = (own[:, None] == own).fill_diagonal_(False)
         masked = scaled.masked_fill(same, -torch.inf)
         total = total + functional.cross_entropy(masked, answers, reduction="none")
     return total / 2
+
+
+def _as_often(weights: torch.Tensor) -> torch.Tensor:
+    """What is added to logits so that a pair of weight w counts as w negatives of every other."""
+    own = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
+    return weights.log().expand(len(weights), -1).masked_fill(own, 0.0)
 
 
 # --- the outputs ----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from engine.attribution.replay.training import State
 from engine.attribution.replay.updates import AdamW, Sgd, Update, needs_moments
+from engine.models.calling import WEIGHTS
 from engine.models.parts import freeze_modes
 from engine.models.ready import in_fast_layout
 from engine.store import fingerprint_of
@@ -115,10 +116,16 @@ class Training:
         first = number * self._batch_size
         return self._order(epoch)[first : first + self._batch_size]
 
-    def losses(self) -> Tensor:
-        """Losses `[batch]` of the next step's examples, in train mode."""
+    def losses(self, weights: Tensor | None = None) -> Tensor:
+        """Losses `[batch]` of the next step's examples, in train mode.
+
+        Args:
+            weights: Of the examples, for a loss in which they meet; None: all 1.
+        """
         rows = self.rows()
         batch = self._batch(rows)
+        if weights is not None:
+            batch = {**batch, WEIGHTS: weights}
         kept = self._kept
         with kept.standing_for(rows) if kept is not None else contextlib.nullcontext():
             return self._task.loss(self.model, batch, self._recipe.label_smoothing)
@@ -126,8 +133,7 @@ class Training:
     def advance(self) -> Tensor:
         """Do the next step; return its loss."""
         self._set_rate()
-        losses = self.losses()
-        loss = losses.mean() if self._weights is None else self._weighted(losses)
+        loss = self.losses().mean() if self._weights is None else self._weighted(self._weights)
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self.most_norm is not None:
@@ -209,9 +215,10 @@ class Training:
         batch = self._task.augment(batch, self._recipe.augmentations, self._augmentation)
         return {name: in_fast_layout(tensor) for name, tensor in batch.items()}
 
-    def _weighted(self, losses: Tensor) -> Tensor:
-        assert self._weights is not None
-        weights = self._weights[torch.from_numpy(self.rows())].to(losses)
+    def _weighted(self, of_all: Tensor) -> Tensor:
+        weights = of_all[torch.from_numpy(self.rows())].to(self._device)
+        losses = self.losses(weights)
+        weights = weights.to(losses)
         total = weights.sum()
         return (weights * losses).sum() / torch.where(total > 0, total, 1.0)
 

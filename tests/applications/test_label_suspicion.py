@@ -23,10 +23,9 @@ from engine.applications.curation.table import curation_table
 from engine.store import layout
 from engine.store.errors import MissingCapability
 from engine.study.decisions import decide, read_decisions
-from tests.applications.test_data_issues import WRONG_IN_TRAINING, spoilt
 from tests.builders.copies import copy_of
+from tests.builders.planted_faults import WRONG_IN_TRAINING
 
-__all__ = ["spoilt"]
 RUNS, TRAIN, TEST = 16, 400, 120
 
 
@@ -98,7 +97,9 @@ def test_planted_labels_are_found_by_models_that_did_not_see_them(spoilt: Study)
     found = spoilt.label_suspicion()
     assert found.evidence.kind == "unseen"
     assert len(set(found.order[:12].tolist()) & set(WRONG_IN_TRAINING)) >= 3
-    assert found.flagged[list(WRONG_IN_TRAINING)].sum() >= 3
+    # As many test labels are wrong, so the training labels do not stand out, and it says so.
+    assert not found.excess.beyond_chance
+    assert "no more than chance explains" in found.words
     unseen = read_unseen(spoilt, "mlp")
     assert unseen is not None
     own = np.nanmean(unseen.self_influence)

@@ -16,7 +16,7 @@ from engine.api import Study
 from engine.exchange.uploads.keeping import delete
 from engine.store import layout
 from tests.browser.chromium import server, settled, sideways
-from tests.browser.test_accessibility import serious_findings
+from tests.browser.test_accessibility import axe_findings
 from tests.builders.hostile_uploads import GOOD_NAME, fitting_weights, make_corpus, mlp_shapes
 from tests.conftest import SMALL_STUDY
 
@@ -97,10 +97,10 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     expect(glance).to_be_visible(timeout=WAIT)
     expect(page.get_by_text(re.compile("2 checkpoints, indicative: 3 more")).first).to_be_visible()
     expect(page.get_by_role("list", name="Accuracy by class")).to_be_visible(timeout=WAIT)
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
 
     page.get_by_role("button", name="Compare their training data").click()
-    expect(page.get_by_role("heading", name="Direction 1")).to_be_visible(timeout=WAIT)
+    expect(page.get_by_role("region", name="Direction 1")).to_be_visible(timeout=WAIT)
     (upload,) = plain.uploads
     assert f"b={upload}" in page.url
     expect(page.get_by_text(re.compile("Indicative: one side has 2 checkpoints"))).to_be_visible()
@@ -108,7 +108,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     page.get_by_label("Name of this direction").fill("Noise")
     page.get_by_role("button", name="Save name and note").click()
     expect(page.get_by_text("Direction 1 · Noise")).to_be_visible()
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
 
     pane(page, "Hypothesis")
     expect(page.locator(".dl-strip img").first).to_be_visible()
@@ -116,14 +116,14 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     expect(page.get_by_role("region", name=re.compile("Transformations"))).to_be_visible(
         timeout=WAIT
     )
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
 
     pane(page, "One example")
     expect(page.get_by_text(re.compile("supporting examples are in both"))).to_be_visible()
     page.get_by_role("button", name="Next").click()
     expect(page.get_by_text(re.compile("opposing examples are in both"))).to_be_visible()
     expect(page).to_have_url(re.compile("test="))
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
 
     page.get_by_role("button", name="Export").click()
     for name, begins in (
@@ -172,7 +172,7 @@ def test_a_lasso_in_direction_space_shows_what_it_holds(
     selected = page.get_by_role("heading", name=re.compile("^Selected"))
     expect(selected).to_be_visible()
     expect(page.get_by_text("60; 36 are shown.")).to_be_visible()
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
     settled(page)
     around(page, chart, 0.02, 0.5)
     fewer = page.get_by_text(re.compile(r"^\d+(; 36 are shown)?\.$"))

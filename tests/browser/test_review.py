@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from dashboard.read.curation import FEWEST_TO_REVIEW
+from dashboard.read.curation import FEWEST_TO_REVIEW, queue_rows
 from tests.browser.chromium import server
 from tests.builders.synthetic_study import write_study
 
@@ -54,8 +54,8 @@ def test_ten_suspect_labels_in_six_clicks(desktop: BrowserContext, tmp_path: Pat
         clicks += 1
     assert clicks <= MOST_CLICKS
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
-    queue = study.label_suspicion().order[:10]
-    assert [int(one["row"]) for one in rows] == queue.tolist()
-    assert [one["decision"] for one in rows] == [
-        {"k": "keep", "r": "relabel", "x": "remove"}[key] for key in "krxkrxkrxx"
-    ]
+    found = study.label_suspicion()
+    queue = queue_rows(found, found.order)[:10].tolist()
+    keys = {"k": "keep", "r": "relabel", "x": "remove"}
+    wanted = dict(zip(queue, (keys[key] for key in "krxkrxkrxx"), strict=True))
+    assert {int(one["row"]): one["decision"] for one in rows} == wanted

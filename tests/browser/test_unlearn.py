@@ -17,7 +17,7 @@ from engine.build.models import load_checkpoint
 from engine.store import layout
 from engine.training.weights import load_weights
 from tests.browser.chromium import server, sideways
-from tests.browser.test_accessibility import serious_findings
+from tests.browser.test_accessibility import axe_findings
 from tests.builders.copies import copy_of
 
 pytestmark = pytest.mark.browser
@@ -73,11 +73,11 @@ def test_from_a_forget_set_to_a_certified_model(
     page.get_by_role("button", name="Predict margins").click()
     message = page.get_by_text(re.compile("predicted for models not trained on it"))
     expect(message.first).to_be_visible(timeout=WAIT)
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
 
     pick(page, "Unlearn and audit")
     expect(page.get_by_text(re.compile("Trains .* models"))).to_be_visible()
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
     page.get_by_role("spinbutton", name="Models on each side").fill("4")
     page.keyboard.press("Enter")
     expect(page.get_by_text(re.compile("Trains 10 models"))).to_be_visible()
@@ -89,7 +89,7 @@ def test_from_a_forget_set_to_a_certified_model(
     expect(page.locator(".dl-grade")).to_contain_text("4 models are few")
     table = page.get_by_role("region", name="Audit on forgotten examples")
     expect(table).to_contain_text("Retrained (floor)")
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
     (audited,) = read_audits(own_study)
     assert audited.forget == [3, 7, 11, 15, 19, 23]
     pick(page, "Test")
@@ -100,12 +100,12 @@ def test_from_a_forget_set_to_a_certified_model(
     pick(page, "Before and after")
     expect(page.locator("a.card")).to_have_count(6)
     expect(page.locator("a.card").first).to_contain_text("retrained")
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
 
     pick(page, "The model")
     page.get_by_role("button", name="Make this model").click()
     expect(page.get_by_role("button", name="Model (.safetensors)")).to_be_visible(timeout=WAIT)
-    assert serious_findings(page) == []
+    assert axe_findings(page) == []
     model = download(page, "Model (.safetensors)", tmp_path)
     certificate = json.loads(download(page, "Certificate (JSON)", tmp_path).read_text())
     assert certificate["file"] == model.name

@@ -193,13 +193,17 @@ def test_what_is_wrong_is_said_in_one_line(studies: dict[str, TestClient], case:
     assert words in refused(studies["pictures"].get(f"/api/{asked}"), status)
 
 
+ALWAYS = {"provenance", "jobs"}
+"""Views of a study of which nothing is built."""
+
+
 @pytest.mark.parametrize("stage", STAGES[:-1])
 def test_what_is_not_built_names_the_command_that_makes_it(stage: Any, tmp_path: Path) -> None:
     client = client_of(write_study(tmp_path / "study", stage=stage))
     there = {
-        "spec": {"provenance", "jobs"},
-        "data": {"provenance", "jobs", "overview", "test-set", "training-set", "unlearn"},
-        "predictions": {"provenance", "jobs", "overview", "test-set", "training-set", "unlearn"}
+        "spec": ALWAYS,
+        "data": {*ALWAYS, "overview", "findings", "test-set", "training-set", "unlearn"},
+        "predictions": {*ALWAYS, "overview", "findings", "test-set", "training-set", "unlearn"}
         | {"labels"},
     }[stage]
     for view in NAMES:
@@ -252,6 +256,18 @@ def test_a_slice_is_that_of_the_page(studies: dict[str, TestClient]) -> None:
     suspects = client.get("/api/labels?per_page=5").json()
     listed = client.get("/api/training-set?sort=suspicion&per_page=5").json()
     assert suspects["labels"] == listed["examples"]
+
+
+def test_findings_lead_to_twins_of_pages(studies: dict[str, TestClient]) -> None:
+    client = studies["pictures"]
+    found = {one["about"]: one for one in client.get("/api/findings").json()["findings"]}
+    suspect = found["suspect-labels"]
+    assert suspect["count"] == client.get("/api/labels").json()["flagged"]
+    for one in found.values():
+        assert one["evidence"]
+        if one["page"] is not None and one["count"]:
+            page, _, query = one["page"].partition("?")
+            assert client.get(f"/api/{page}?{query}").status_code == 200, one
 
 
 def test_decisions_about_labels_are_listed(own_study: Study) -> None:

@@ -45,7 +45,7 @@ from tests.builders.copies import copy_of
 
 FORGET = (3, 5, 8)
 METHODS = ("nothing", "finetune")
-COMPARED = comparisons.Query("mlp", "mlp", TRAK, HYBRID, comparisons.FOUND, "a", 0, ())
+COMPARED = comparisons.Query("mlp", "mlp", TRAK, HYBRID, comparisons.FOUND, "a", 0, False, ())
 
 
 def write_by_hand(study: Study, version: int) -> None:

@@ -112,9 +112,10 @@ CASES = {
     "labels": Case(
         ("training_set", {"sort": "suspicion"}),
         {"page": "all"},
-        ("labels.0.label_suspicion",),
+        ("labels.0.label_log_odds", "labels.1.label_log_odds"),
         {
             "labels.*.label_suspicion": "*.label_suspicion",
+            "labels.*.label_log_odds": "*.label_log_odds",
             "labels.*.label_margin": "*.label_margin",
             "labels.*.neighbors_disagree": "*.neighbors_disagree",
             "labels.*.self_influence": "*.self_influence",
@@ -294,7 +295,8 @@ def test_a_view_is_the_same_everywhere(
         assert number["unit"] == (unit or None), number
     # The page.
     page, parameters = case.page
-    text = everything(visit(study, page, **with_set(study, parameters, rows)))
+    app = visit(study, page, **with_set(study, parameters, rows))
+    text = everything(app)
     for path in case.shown:
         shown = list(found_at(found, path.removesuffix("~")))
         assert shown, path
@@ -302,6 +304,17 @@ def test_a_view_is_the_same_everywhere(
             if number is not None:
                 assert number["text"] in text, (path, number)
                 assert not path.endswith("~") or number["interval"] in text, (path, number)
+    if view == "overview":
+        for finding in answer(study, "findings", {})["findings"]:
+            assert finding["title"] in text
+            assert finding["evidence"] in text
+    # What a page writes into its address is taken by its twin.
+    written = {
+        name: value if isinstance(value, str) else value[0]
+        for name, value in app.query_params.items()
+    }
+    assert {"study", "algorithm", "method"} <= set(written)
+    assert answer(study, view, written)["algorithm"] == written["algorithm"]
     # The terminal, or Python.
     if case.export is None:
         return
@@ -315,19 +328,6 @@ def test_a_view_is_the_same_everywhere(
         ]
         assert mine == theirs, path
         assert mine
-
-
-@pytest.mark.parametrize("view", [name for name in CASES if name != "unlearn"])
-def test_the_query_of_a_page_is_that_of_its_twin(
-    view: str, one: Study, audited: Study, visit: Any
-) -> None:
-    """What a page writes into its address is taken by the API."""
-    case = CASES[view]
-    study, rows = (audited, FORGET) if case.two else (one, REMOVED)
-    app = visit(study, case.page[0], **with_set(study, case.page[1], rows))
-    written = {name: value[0] for name, value in app.query_params.items()}
-    assert {"study", "algorithm", "method"} <= set(written)
-    assert answer(study, view, written)["algorithm"] == written["algorithm"]
 
 
 def column(text: str, name: str) -> list[float]:

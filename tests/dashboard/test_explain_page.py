@@ -17,6 +17,7 @@ from hypothesis import strategies as some
 
 from dashboard.parts.controls.downloads import as_csv, as_json
 from dashboard.parts.gallery.example_header import odds, probabilities
+from dashboard.slice_parameters import rows_text
 from engine.api import Study
 from engine.store.records import Influence
 from engine.study.models import read_probabilities
@@ -44,6 +45,11 @@ def test_explain_shows_both_sides(visit: Any, complete_study: Study, correct: bo
     assert app.button(key="what_if").label == (
         f"What if these {'supporters' if correct else 'opposers'} were removed?"
     )
+    links = [one.proto for one in app.get("page_link") if one.proto.label == "Review their labels"]
+    assert len(links) == (not correct)  # where they can be relabeled
+    for link in links:
+        chosen = parse_qs(link.query_string)["selected_train"]
+        assert chosen == [rows_text(oppose)]
     bars = [card["bar"] for side in (for_, against) for card in cards(app, side)]
     assert max(bars) == pytest.approx(1)
     assert bars[1] == pytest.approx(float(support_scores[1]) * bars[0] / float(support_scores[0]))
@@ -188,7 +194,7 @@ def test_an_unknown_example_gets_a_notice(visit: Any, complete_study: Study) -> 
         app = visit(complete_study, "explain", test=test)
         assert "There is no test picture" in words(app)
         assert "<b>x</b>" not in words(app)
-        assert app.button(key="back").label == "Go to Explore"
+        assert app.button(key="back").label == "Go to the test set"
 
 
 def test_an_example_by_its_row_number(visit: Any, complete_study: Study) -> None:
@@ -220,6 +226,8 @@ def test_two_examples_side_by_side(visit: Any, complete_study: Study) -> None:
     assert f"{len(shared):,} of the" in words(app)
     tagged = {card["row"] for group in rows for card in group if card.get("tag") == "on both"}
     assert tagged == shared != set()
+    bars = [card["bar"] for group in rows for card in group]
+    assert [bar for bar in bars if bar > 0.999] == [pytest.approx(1)]  # one scale for both
     app.button(key="close_beside").click().run()
     assert "beside" not in app.query_params
     app.text_input(key="beside").set_value("#2").run()

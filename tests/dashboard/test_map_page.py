@@ -59,10 +59,10 @@ def test_a_class_is_selected_without_a_mouse(visit: Any, complete: Study) -> Non
     assert len(cards(app)) == number
     chosen = [trace.get("selectedpoints") for trace in figure(app)["data"]]
     assert sum(map(len, filter(None, chosen))) == number
-    app.button(key="what_if").click().run()
+    app.button(key="what_if_selected").click().run()
     assert not app.exception
     assert "set" in app.query_params
-    assert f"{number} selected on the map" in words(app)
+    assert f"{number} selected training examples" in words(app)
 
 
 def test_unknown_ids_are_reported(visit: Any, complete: Study) -> None:
@@ -72,7 +72,8 @@ def test_unknown_ids_are_reported(visit: Any, complete: Study) -> None:
     assert "No training picture has the id nobody; ignored." in words(app)
     assert "<b>1</b> training" in words(app)
     app.button(key="map_clear").click().run()
-    assert "<b>0</b> training" in words(app)
+    assert "selected_train" not in app.query_params
+    assert not [button for button in app.button if button.key == "map_clear"]
 
 
 def test_the_url_marks_a_point(visit: Any, complete: Study) -> None:

@@ -25,7 +25,11 @@ from engine.store import layout
 from engine.store.layout import TRAK
 from engine.store.quantities import CHANGE, LDS
 from engine.study.counterfactuals import predict_removal, read_units
-from engine.study.measured_quality import read_lds_of_each, read_predicted_and_actual
+from engine.study.measured_quality import (
+    read_lds_of_each,
+    read_own_lds,
+    read_predicted_and_actual,
+)
 from engine.study.rankings import find_influences, read_top_of_training
 from tests.builders.hostile_names import HOSTILE
 from tests.builders.page_contents import cards, group_words, words
@@ -248,6 +252,11 @@ def test_the_badge_shows_the_lds_and_links_to_quality(visit: Any, measured: Stud
     lds = quality.methods["hybrid"].lds
     label = f"TRAK + runs · LDS {LDS.interval(lds)}"
     assert label in [one.proto.popover.label for one in app.get("popover")]
+    own = read_own_lds(measured, 1, "cnn", "hybrid")
+    assert own is not None
+    shown = words(app)  # this example's own LDS, with its interval, beside that of all
+    assert f"{LDS.text(own[0].mean)} <small>{LDS.range(own[0].low, own[0].high)}" in shown
+    assert f"over {own[1]} subset runs only" in shown
     # 4 between subsets, and 0.7 ± 0.48 of it for a strong supporter in all the data.
     assert "lowers the margin by its score times 2.80 (0.88 to 4.72)" in words(app)
     (link,) = app.get("page_link")

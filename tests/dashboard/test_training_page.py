@@ -49,7 +49,7 @@ def test_training_links_back_to_the_explanation(visit: Any, complete_study: Stud
     assert app.query_params["result"] == "wrong"
     assert "for test-5" in words(app)
     alone = visit(complete_study, "training", train="train-3", test="nobody")
-    assert alone.button(key="back").label == "Explore"
+    assert alone.button(key="back").label == "Test set"
 
 
 def test_training_keeps_k_and_its_url_is_complete(visit: Any, complete_study: Study) -> None:

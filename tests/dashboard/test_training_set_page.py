@@ -13,7 +13,7 @@ import pytest
 from dashboard.location import read_location
 from dashboard.parts.curation.decision_export import decisions_file
 from dashboard.permissions import ROLE_VARIABLE
-from dashboard.read.curation import FEWEST_TO_REVIEW, curation
+from dashboard.read.curation import FEWEST_TO_REVIEW, curation, queue_rows
 from engine.api import Study
 from engine.applications.curation.net_influence import net_influence
 from engine.study.decisions import decide, read_decisions
@@ -101,6 +101,11 @@ def test_the_selection_bar_of_test_examples(visit: Any, own: Study) -> None:
     app.text_input(key="tag_for_selected").set_value("odd").run()
     assert [read_tags(own, "cnn")[row].tags for row in (4, 6)] == [["odd"], ["odd"]]
     assert not [one for one in app.button if one.key == "unlearn_selected"]
+    beside = visit(own, "explore", selected="4,6")
+    beside.button(key="compare_selected").click().run()
+    assert (beside.query_params["test"], beside.query_params["beside"]) == tuple(
+        own.table("test")["id"].iloc[[4, 6]]
+    )
     app.button(key="what_if_selected").click().run()
     (kept,) = kept_sets(own, 5)
     assert kept.words == "12 strongest supporters of 2 test examples"
@@ -121,7 +126,7 @@ def test_the_table_has_the_metadata(visit: Any, own: Study) -> None:
 
 def test_review_goes_through_the_queue(visit: Any, own: Study) -> None:
     found = own.label_suspicion()
-    queue = found.order[:FEWEST_TO_REVIEW].tolist()
+    queue = queue_rows(found, found.order).tolist()
     app = visit(own, PAGE, view="review")
     assert f"0 of {FEWEST_TO_REVIEW} reviewed" in words(app)
     assert "no more than chance" in words(app) or "more than chance" in words(app)
@@ -150,7 +155,8 @@ def test_review_goes_through_the_queue(visit: Any, own: Study) -> None:
 
 
 def test_a_full_review_and_an_empty_slice(visit: Any, own: Study) -> None:
-    for row in own.label_suspicion().order[:FEWEST_TO_REVIEW].tolist():
+    found = own.label_suspicion()
+    for row in queue_rows(found, found.order).tolist():
         decide(own, row, "keep")
     app = visit(own, PAGE, view="review")
     assert f"{FEWEST_TO_REVIEW} of {FEWEST_TO_REVIEW} reviewed" in words(app)

@@ -41,7 +41,7 @@ def confusion(
     def cell(words: str, count: int, hint: str, **filters: str) -> dict[str, Any]:
         """Text and target of a link; its index in `cells` identifies the clicked one."""
         cells.append(filters)
-        href = "explore?" + urlencode(location.parameters(**filters))
+        href = "test-set?" + urlencode(location.parameters(**filters))
         return {"words": words, "count": count, "hint": hint, "href": href, "cell": len(cells) - 1}
 
     def pair(label: int, predicted: int, count: int) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dashboard.location import EXPLAIN, TRAINING, Location, go, keep
+from dashboard.location import EXPLAIN, TRAINING, Location, choose, go, keep
 from dashboard.names import plain, short
 from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.compare.letters import lettered
 from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, Sign, gallery
-from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.layout.blocks import aside
 from dashboard.read.comparisons import OTHER, Query, significance
 from dashboard.read.rows_in_words import makeup
 from dashboard.read.studies import Examples, examples
@@ -37,36 +37,37 @@ def directions(study: StudyReader, about: dict[str, Any], query: Query, location
     """Choose a side and a direction, and show it."""
     names = {key: short(about[key]["name"]) for key in ("a", "b")}
     noted = notes(study, about["id"])
-    st.session_state["side"] = query.key
-    st.segmented_control(
-        "Whose directions",
-        ["a", "b"],
-        format_func=lambda key: (
-            f"In {key.upper()} ({plain(names[key])}), "
-            f"not in {OTHER[key].upper()} ({plain(names[OTHER[key]])})"
-        ),
-        key="side",
-        required=True,
-        on_change=keep,
-        args=("side", None, ("direction",)),
-    )
     found = about["directions"][query.key]
+    number = min(query.number, max(len(found) - 1, 0))
+    with st.container(horizontal=True, vertical_alignment="bottom", key="which_direction"):
+        st.session_state["side"] = query.key
+        st.segmented_control(
+            "Whose directions",
+            ["a", "b"],
+            format_func=lambda key: (
+                f"In {key.upper()} ({plain(names[key])}), "
+                f"not in {OTHER[key].upper()} ({plain(names[OTHER[key]])})"
+            ),
+            key="side",
+            required=True,
+            on_change=keep,
+            args=("side", None, ("direction",)),
+        )
+        if found:
+            st.session_state["direction"] = str(number + 1)
+            st.segmented_control(
+                "Direction",
+                [str(place + 1) for place in range(len(found))],
+                format_func=lambda shown: _label(noted.get((query.key, int(shown) - 1)), shown),
+                key="direction",
+                required=True,
+                on_change=_keep_direction,
+                args=(query.key,),
+            )
     if not found:
         aside("There is no direction along which they differ.")
         return
-    number = min(query.number, len(found) - 1)
     st.html(bars(about, query.key, number, noted))
-    aside(f"{attributed_by(about)} {about['significance']}")
-    st.session_state["direction"] = str(number + 1)
-    st.segmented_control(
-        "Direction",
-        [str(place + 1) for place in range(len(found))],
-        format_func=lambda shown: _label(noted.get((query.key, int(shown) - 1)), shown),
-        key="direction",
-        required=True,
-        on_change=_keep_direction,
-        args=(query.key,),
-    )
     one(study, about, query.key, number, location)
     note_form(study, about["id"], query.key, number, noted.get((query.key, number)))
     direction_space(study, about, query.key, number, location)
@@ -74,7 +75,7 @@ def directions(study: StudyReader, about: dict[str, Any], query: Query, location
 
 def _keep_direction(key: str) -> None:
     """Callback: a direction belongs to a side."""
-    go(side=key, direction=st.session_state["direction"])
+    choose(side=key, direction=st.session_state["direction"])
 
 
 def _label(note: Note | None, number: str) -> str:
@@ -117,8 +118,8 @@ def one(
     """Show one direction: a table, the test examples at both ends, and the training examples."""
     found = about["directions"][key][number]
     own, other = about[key], about[OTHER[key]]
-    heading(f"Direction {number + 1}")
     st.html(story(about, key, found))
+    aside(f"{attributed_by(about)} {about['significance']}")
     kind = "picture" if has(study, "pictures") else "example"
     tests = examples(study, "test", own["algorithm"])
     theirs = examples(study, "test", other["algorithm"])
@@ -215,7 +216,8 @@ def story(about: dict[str, Any], key: str, found: dict[str, Any]) -> str:
         for title, text in both.items()
     )
     return (
-        '<div class="dl-stages dl-story" role="region" tabindex="0" aria-label="The direction">'
+        '<div class="dl-stages dl-story" role="region" tabindex="0" '
+        f'aria-label="Direction {found["number"] + 1}">'
         f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

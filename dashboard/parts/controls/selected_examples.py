@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from dashboard.location import SELECTED, Location, go
+from dashboard.location import SELECTED, Location, choose, go
 from dashboard.names import with_file
 from dashboard.parts.controls.slice_filters import with_count
 from dashboard.read.studies import Examples
@@ -103,5 +103,7 @@ def _choose(
         format_func=lambda row: names.get(row, str(row)),
         key="selected",
         max_selections=MOST_PICKED,
-        on_change=lambda: select(st.session_state["selected"], split),
+        on_change=lambda: choose(
+            **{SELECTED[split]: rows_text(st.session_state["selected"]) or None}
+        ),
     )

@@ -18,6 +18,7 @@ from dashboard.parts.controls.selected_examples import (
     open_selection,
     selected_rows,
 )
+from dashboard.parts.gallery.beside import PARAMETER as BESIDE
 from dashboard.parts.layout.messages import warning
 from dashboard.permissions import gate
 from dashboard.read.studies import Examples
@@ -64,15 +65,22 @@ def selection_bar(
     chosen = selected_rows(here, split)
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         choose_examples(here, split, examples, rows, shown, kind)
-        if len(chosen):
-            actions = _on_test if split == "test" else _on_train
-            actions(study, here, examples, chosen)
+        selection_actions(study, here, split, examples, chosen)
         st.space("stretch")
         before_export()
         export(
             chosen if len(chosen) else rows,
             f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}",
         )
+
+
+def selection_actions(
+    study: StudyReader, here: Location, split: Split, examples: Examples, chosen: np.ndarray
+) -> None:
+    """Show the actions on these rows; none without rows."""
+    if len(chosen):
+        actions = _on_test if split == "test" else _on_train
+        actions(study, here, examples, chosen)
 
 
 def _on_test(study: StudyReader, here: Location, examples: Examples, chosen: np.ndarray) -> None:
@@ -89,6 +97,11 @@ def _on_test(study: StudyReader, here: Location, examples: Examples, chosen: np.
             )
     if st.button("Explain", icon=":material/compare_arrows:", key="explain_selected"):
         st.switch_page(EXPLAIN, query_params=here.parameters(test=str(examples.ids[chosen[0]])))
+    if len(chosen) == 2 and st.button(
+        "Compare", icon=":material/compare:", key="compare_selected", help="Side by side"
+    ):
+        first, second = (str(examples.ids[row]) for row in chosen)
+        st.switch_page(EXPLAIN, query_params=here.parameters(test=first, **{BESIDE: second}))
     if here.method is not None and st.button(
         "What if",
         icon=":material/content_cut:",
@@ -155,7 +168,7 @@ def _open_set(study: StudyReader, here: Location, rows: np.ndarray, words: str, 
 
 
 def _tag(study: StudyReader, algorithm: str, rows: list[int]) -> None:
-    name = st.session_state["tag_for_selected"]
+    name, st.session_state["tag_for_selected"] = st.session_state["tag_for_selected"], ""
     if name.strip():
         _do(lambda: tag_all(study, algorithm, rows, name))
 
@@ -166,7 +179,7 @@ def _decide(study: StudyReader, rows: list[int], verdict: Verdict) -> None:
 
 def _relabel(study: StudyReader, examples: Examples, chosen: np.ndarray) -> None:
     """Relabel the selected examples that have another label."""
-    label = st.session_state["relabel_selected"]
+    label, st.session_state["relabel_selected"] = st.session_state["relabel_selected"], None
     if label is not None:
         other = examples.codes["label"][chosen] != examples.classes.index(label)
         _do(lambda: decide(study, chosen[other].tolist(), "relabel", label))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import streamlit as st
 
-from dashboard.location import Location, go, keep
+from dashboard.location import Location, choose, go, keep
 from dashboard.names import plain
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.text.text_filters import length_filter, words_filter
@@ -147,7 +147,7 @@ def _pair_filter(location: Location, examples: Examples) -> None:
     def changed() -> None:
         pair = st.session_state["pair"]
         label, predicted = (None, None) if pair is None else (classes[place] for place in pair)
-        go(label=label, predicted=predicted, page=None)
+        choose(label=label, predicted=predicted, page=None)
 
     st.session_state["pair"] = here
     st.selectbox(
@@ -190,7 +190,7 @@ def _range_filter(
         chosen = st.session_state[key]
         text = None if chosen == ends else range_text(chosen)
         changes = {"range": text, FORMER: None} if name == "output" else {name: text}
-        go(**changes, page=None)
+        choose(**changes, page=None)
 
     st.slider(
         with_count(title, *_left(name, location, examples)),
@@ -241,7 +241,7 @@ def _group_filter(
 
     def changed() -> None:
         chosen = st.session_state["group"]
-        go(group=None if chosen is None else "=".join(chosen), page=None)
+        choose(group=None if chosen is None else "=".join(chosen), page=None)
 
     st.session_state["group"] = location.slice.group
     st.selectbox(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.location import LARGE, SIZES, SMALL, go
+from dashboard.location import LARGE, SIZES, SMALL, choose
 
 PER_PAGE = {LARGE: 120, SMALL: 960}
 SIDE = {LARGE: 112, SMALL: 56}
@@ -16,7 +16,7 @@ def size_control(size: str, first: int) -> None:
     def changed() -> None:
         chosen = st.session_state["size"]
         page = first // PER_PAGE[chosen] + 1
-        go(size=chosen if chosen != LARGE else None, page=page if page > 1 else None)
+        choose(size=chosen if chosen != LARGE else None, page=page if page > 1 else None)
 
     st.session_state["size"] = size
     st.segmented_control(

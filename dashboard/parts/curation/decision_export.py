@@ -60,7 +60,7 @@ def decisions_file(
     made = decisions(study)
     rows = np.array(sorted(made), np.int64)
     if found.suspicion is not None:
-        rows = rows[np.argsort(found.suspicion.margin[rows], kind="stable")]
+        rows = rows[np.argsort(found.suspicion.log_odds[rows], kind="stable")]
     return table_file(study, location, found, rows, format)
 
 

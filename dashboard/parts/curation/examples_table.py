@@ -15,7 +15,7 @@ from dashboard.parts.curation.decision_words import decided
 from dashboard.read.curation import SHOWN, Curation
 from dashboard.read.studies import Examples
 from dashboard.slice_parameters import MOST_PICKED
-from engine.store.quantities import CONFIDENCE, ERROR, OUTPUT, predicted_text
+from engine.store.quantities import CONFIDENCE, ERROR, OUTPUT, SUSPICION, predicted_text
 from engine.study.decisions import Decision
 
 LONGEST = 200
@@ -67,6 +67,7 @@ def _columns(
         names = training.classes
         columns["label"] = table["label"].tolist()
         columns["looks like"] = [names[one] for one in found.suspicion.suggested[rows]]
+        columns["suspicion"] = [SUSPICION.text(one) for one in found.suspicion.suspicion[rows]]
     made = [decisions.get(int(row)) for row in rows]
     if any(made):
         columns["decision"] = ["" if one is None else decided(one) for one in made]

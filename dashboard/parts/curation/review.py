@@ -222,7 +222,8 @@ def _buttons(
         do(lambda: decide(study, [row], verdict, to), queue.next_open())
 
     def choose_other() -> None:
-        if to := st.session_state["relabel_as"]:
+        to, st.session_state["relabel_as"] = st.session_state["relabel_as"], None
+        if to:
             choose("relabel", to)
 
     current = queue.made.get(row)

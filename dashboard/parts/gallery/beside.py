@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import streamlit as st
 
 from dashboard.location import EXPLAIN, TRAINING, Location, go
 from dashboard.parts.gallery.example_header import subject
-from dashboard.parts.gallery.explanation import SIDE, influence_groups, opposers_first
+from dashboard.parts.gallery.explanation import SIDE, influence_groups, is_mistake, opposers_first
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.read.influences import stored_influences
@@ -69,13 +70,20 @@ def side_by_side(
             on_click=go,
             kwargs={PARAMETER: None},
         )
+    largest = max(
+        float(np.abs(scores).max(initial=0))
+        for part in parts
+        for scores in (part.support_scores, part.oppose_scores)
+    )
     columns = st.columns(2, gap="large")
     for place, (row, influences) in enumerate(zip(rows, parts, strict=True)):
         example = found.table.iloc[row].to_dict()
         label, test = str(example["label"]), str(example["id"])
         predicted = str(example.get("predicted", label))
-        groups = influence_groups(training, influences, label, predicted, here, test)
-        if not example.get("correct", True):
+        groups = influence_groups(
+            training, influences, label, predicted, here, test, largest=largest
+        )
+        if is_mistake(example):
             groups = opposers_first(groups)
         with columns[place], st.container(key=f"beside_{place}"):
             about, acting = st.columns([0.36, 0.64], gap="medium")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import numpy as np
 import streamlit as st
 
@@ -32,6 +35,7 @@ def influence_groups(
     location: Location,
     test: str | None = None,
     words: tuple[str, str] | None = None,
+    largest: float = 0,
 ) -> list[Group]:
     """Supporting and opposing training examples.
 
@@ -40,9 +44,10 @@ def influence_groups(
         predicted: The prediction.
         test: Id of the explained example if it is in the study: linked pages link back to it.
         words: Captions of both sides, if they are about another output than the margin of `label`.
+        largest: The score that fills a bar, if it is not among these: for a common scale.
     """
     sizes = np.abs(np.concatenate([found.support_scores, found.oppose_scores]))
-    largest = float(sizes.max(initial=0))
+    largest = float(sizes.max(initial=largest))
 
     def cards(rows: np.ndarray, scores: np.ndarray, amounts: np.ndarray | None) -> list[Card]:
         return influence_cards(training, rows, scores, largest, location, test, amounts)
@@ -79,6 +84,11 @@ def influence_groups(
             empty="No training example opposes this prediction.",
         ),
     ]
+
+
+def is_mistake(example: Mapping[Hashable, Any]) -> bool:
+    """Whether a test example is predicted wrongly; False where nothing is right or wrong."""
+    return not example.get("correct", True)
 
 
 def opposers_first(groups: list[Group]) -> list[Group]:

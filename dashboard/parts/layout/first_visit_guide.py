@@ -61,10 +61,13 @@ export default function ({ parentElement }) {
 
 _WORDS = {
     True: {
-        "start": "a cell of the confusion matrix below, or any card in Explore",
+        "start": "a cell of the confusion matrix below, or any card of the test set",
         "effect": "support its true label, orange ones oppose it",
     },
-    False: {"start": "any card in Explore", "effect": "raise its output, orange ones lower it"},
+    False: {
+        "start": "any card of the test set",
+        "effect": "raise its output, orange ones lower it",
+    },
 }
 
 

@@ -87,6 +87,8 @@ def _bar(study: StudyReader, workspace: Workspace, page: Entry, query: str) -> s
         f'<nav class="dl-spaces" aria-label="Workspaces">{spaces}</nav>'
         f'<details class="dl-menu"><summary>{escape(workspace.title)}</summary>'
         f'<nav aria-label="All pages">{menu}</nav></details>'
+        '<button class="dl-find" type="button" aria-keyshortcuts="Control+K" '
+        'title="Find a page, an example, a class or a saved set">Find<kbd>Ctrl K</kbd></button>'
         f'<span class="dl-study" title="{name}">{name}</span></div>'
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard.location import go
+from dashboard.location import choose
 from dashboard.names import plain
 from engine.store.records import OutputChoice
 from engine.study.example_outputs import Known
@@ -95,7 +95,7 @@ def _choose_family(offered: Sequence[OutputChoice], known: Known, default: Named
     """Callback: write another choice to the URL, with the classes of most interest."""
     name = st.session_state[CHOICE]
     output = known.suggested(next(choice for choice in offered if choice.name == name))
-    go(output=None if output == default else output.name)
+    choose(output=None if output == default else output.name)
 
 
 def _choose_class(chosen: NamedOutput, place: int) -> None:
@@ -105,4 +105,4 @@ def _choose_class(chosen: NamedOutput, place: int) -> None:
     if name in classes:
         classes[classes.index(name)] = classes[place]
     classes[place] = name
-    go(output=NamedOutput(chosen.choice, tuple(classes)).name)
+    choose(output=NamedOutput(chosen.choice, tuple(classes)).name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.location import Location, go, keep
+from dashboard.location import Location, choose, keep
 from dashboard.slice_parameters import LONGEST_SEARCH, MOST_WORDS, length_text
 
 HOW = (
@@ -37,7 +37,7 @@ def length_filter(location: Location) -> None:
         fewest, most = (st.session_state[key] for key in keys)
         if fewest is not None and most is not None and fewest > most:
             fewest, most = most, fewest
-        go(length=length_text((fewest, most)), page=None)
+        choose(length=length_text((fewest, most)), page=None)
 
     for key, end, label in zip(keys, ends, ("Fewest words", "Most words"), strict=True):
         st.session_state[key] = end

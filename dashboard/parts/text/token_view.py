@@ -7,7 +7,7 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.location import go
+from dashboard.location import choose, go
 from dashboard.names import plain, short
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.outputs.wording import shortened
@@ -69,7 +69,7 @@ def choose_text(
 
     def changed() -> None:
         row = st.session_state[PARAMETER]
-        go(**{PARAMETER: None if row is None else str(training.ids[row])})
+        choose(**{PARAMETER: None if row is None else str(training.ids[row])})
 
     def name(row: int) -> str:
         text = " ".join(in_order(training.table["text"].iloc[row]).split())

@@ -141,9 +141,27 @@ def _digests(study: StudyReader, split: Split) -> list[bytes]:
     return found
 
 
-def near_copies(study: StudyReader, near: np.ndarray) -> np.ndarray:
-    """Whether a picture's pixels correlate by `SIMILAR` with a similar one's: bool `[n]`."""
-    own, training = (read_stacked_arrays(study, split)["input"] for split in ("test", "train"))
+def training_copies(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which training examples have the input of another one, exactly and nearly: bool `[n_train]`.
+
+    None is nearly so unless examples are pictures with classes and similar ones are known.
+    """
+    _, place, number = np.unique(_digests(study, "train"), return_inverse=True, return_counts=True)
+    exact = number[place] > 1
+    nearly = np.zeros(len(exact), bool)
+    known = has(study, "classes") and has(study, "pictures") and has_neighbours(study, algorithm)
+    if known and read_similarity(study, algorithm).checkpoints:
+        nearly = near_copies(study, nearest(study, algorithm, "train"), "train") & ~exact
+    return exact, nearly
+
+
+def near_copies(study: StudyReader, near: np.ndarray, split: Split = "test") -> np.ndarray:
+    """Whether a picture's pixels correlate by `SIMILAR` with a similar one's: bool `[n]`.
+
+    Args:
+        near: The training rows most similar to each example of the split, none of them itself.
+    """
+    own, training = (read_stacked_arrays(study, name)["input"] for name in (split, "train"))
     found = np.zeros(len(near), dtype=bool)
     for block in ranges(range(len(near)), 256):
         rows = np.arange(block.start, block.stop)

@@ -111,11 +111,10 @@ class Supports:
             found[rows] = np.where(flips.any(axis=1), flips.argmax(axis=1) + 1, 0)
         return found
 
-    def reaching(self, probability: float) -> int:
-        """How many predictions flip with at least this probability without at most K rows."""
-        return sum(
-            int((self._likely(rows).max(axis=1) >= probability).sum()) for rows in self._blocks()
-        )
+    @cached_property
+    def likeliest(self) -> np.ndarray:
+        """Largest probability of a flip without up to K rows `[n]`; −1 where none is predicted."""
+        return np.concatenate([self._likely(rows).max(axis=1) for rows in self._blocks()])
 
     @cached_property
     def ranked(self) -> np.ndarray:

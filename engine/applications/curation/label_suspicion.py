@@ -15,6 +15,7 @@ import numpy as np
 from engine import store
 from engine.applications.curation.suspicion import (
     NEIGHBOURS,
+    QUARTER,
     Excess,
     Unseen,
     disagreement,
@@ -37,6 +38,8 @@ from engine.study.neighbours import has_neighbours, read_similarity
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
 
+MARGIN = "margin"
+"""The output that is a label's log-odds; runs of others say nothing here."""
 FEWEST_RUNS = 4
 """Subset runs below which a mean over those without an example says too little."""
 
@@ -63,8 +66,9 @@ class LabelSuspicion:
 
     Attributes:
         suspicion: Share of the test labels that look less wrong, 0 to 1.
-        margin: Log-odds of the label by the evidence, which ranks: low is suspicious; NaN if
-            unknown.
+        margin: Margin of the label, in the runs without the example or else by the checkpoints; NaN
+            if unknown.
+        log_odds: Of the label, by the margin and the neighbors. They rank: low is suspicious.
         flagged: Which labels look more wrong than all but `level` of the test labels.
         suggested: The likeliest other class: its number.
         disagreement: Share of the nearest training examples with another label; None without
@@ -80,6 +84,7 @@ class LabelSuspicion:
     evidence: Evidence
     suspicion: np.ndarray
     margin: np.ndarray
+    log_odds: np.ndarray
     flagged: np.ndarray
     suggested: np.ndarray
     disagreement: np.ndarray | None
@@ -121,15 +126,13 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
     logits = {split: read_mean_logits(study, split, algorithm) for split in layout.SPLITS}
     counts = _neighbour_counts(study, algorithm, labels["train"])
     unseen = read_unseen(study, algorithm)
+    around = 0.0 if counts is None else neighbour_log_odds(labels["train"], counts["train"])
     if unseen is not None:
-        margin, like = unseen.margin, unseen.test
-        runs = float(unseen.runs.mean())
+        margin, like, runs = unseen.margin, unseen.test, float(unseen.runs.mean())
+        log_odds = margin + QUARTER * around
     else:
         margin, like = (margins(logits[split], labels[split]) for split in layout.SPLITS)
-        runs = 0.0
-        if counts is not None:
-            margin = margin + neighbour_log_odds(labels["train"], counts["train"])
-            like = like + neighbour_log_odds(labels["test"], counts["test"])
+        log_odds, runs = margin + around, 0.0
     p = looks_wrong(margin, like)
     flagged, level = flag(p, len(like))
     log_p = logits["train"] - np.logaddexp.reduce(logits["train"], axis=1, keepdims=True)
@@ -139,11 +142,12 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
         evidence=_evidence(runs, counts is not None),
         suspicion=1 - p,
         margin=margin,
+        log_odds=log_odds,
         flagged=flagged,
         suggested=suggest(labels["train"], log_p, near),
         disagreement=None if near is None else disagreement(labels["train"], near),
         self_influence=None if unseen is None else unseen.self_influence,
-        order=np.argsort(margin, kind="stable"),
+        order=np.argsort(log_odds, kind="stable"),
         level=level,
         excess=excess(flagged, level, len(like)),
     )
@@ -151,13 +155,13 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
 
 def read_unseen(study: StudyReader, algorithm: str) -> Unseen | None:
     """The margins of examples in the subset runs without them; None without a bank that tells."""
-    if not has_bank(study, algorithm):
+    if study.dataset.output != MARGIN or not has_bank(study, algorithm):
         return None
     about = read_bank_import(study, algorithm)
     if about is not None and not (about.train and about.dataset == study.dataset.fingerprint):
         return None
     bank = read_bank(study, algorithm)
-    if bank.train is None or len(bank) < FEWEST_RUNS or bank.output != study.dataset.output:
+    if bank.train is None or len(bank) < FEWEST_RUNS or bank.output != MARGIN:
         return None
     return unseen_margins(bank.masks, bank.train, bank.test)
 

@@ -2,16 +2,19 @@
 
 A model that did not see an example has no reason to repeat its label. Subset runs are such models
 for the half of the examples outside their masks, so with a run bank the evidence is an example's
-mean margin in the runs without it. Measured in `benchmarks.labels`: nothing that was tried beside
-it (self-influence, the margin of models that saw the example, disagreement with its neighbors)
-ranks planted wrong labels better by more than the difference between seeds.
+mean margin in the runs without it. The log-odds of its label among its nearest training examples
+count a `QUARTER`, because those embeddings come from models that saw the label. Chosen on one seed
+of `benchmarks.labels`, where self-influence and the margins of models that saw the example added
+less.
 
 Without runs there is weaker evidence: the margin of the checkpoints, which were trained on the
-label, plus the log-odds of the label among the nearest training examples.
+label, plus the log-odds among the nearest training examples.
 
-How low is too low? The test examples say it: no model saw them, so their labels look as labels as
-right as theirs do. `looks_wrong` is the share of test labels that look at least as wrong: a
-conformal p-value, uniform for training labels that are as right as the test labels.
+How low is too low? The test examples say it: no model saw them, so their margins are what right
+labels look like. `looks_wrong` is the share of test labels with a margin at least as low in models
+that did not see them: a conformal p-value, uniform for training labels that are as right as the
+test labels. Neighbors have no part in it: those of test examples were found by models that had not
+seen them, so the two would not be alike.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ import numpy as np
 NEIGHBOURS = 20
 LEVEL = 0.02
 """Share of training labels that are flagged although they are as right as the test labels."""
+QUARTER = 0.25
+"""Weight of the neighbors beside models that did not see the example."""
 ONE_SIDED_95 = 1.645
 
 

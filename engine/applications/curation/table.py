@@ -29,7 +29,8 @@ COLUMNS = pa.schema(
         ("suggested_label", pa.string()),  # the likeliest other class
         ("label_suspicion", pa.float64()),  # share of the test labels that look less wrong
         ("flagged", pa.bool_()),
-        ("label_margin", pa.float64()),  # log-odds of the label by the evidence
+        ("label_log_odds", pa.float64()),  # by margin and neighbors: the lowest are most suspicious
+        ("label_margin", pa.float64()),  # by models that did not see it, if there are any
         ("evidence", pa.string()),  # unseen: subset runs without the example; seen: checkpoints
         ("neighbors_disagree", pa.float64()),  # share of the nearest examples with another label
         ("self_influence", pa.float64()),  # what it adds to its own output
@@ -78,6 +79,7 @@ def curation_table(
         else [classes[number] for number in found.suggested[rows]],
         "label_suspicion": values(None if found is None else found.suspicion),
         "flagged": values(None if found is None else found.flagged),
+        "label_log_odds": values(None if found is None else found.log_odds),
         "label_margin": values(None if found is None else found.margin),
         "evidence": [None if found is None else found.evidence.kind] * len(rows),
         "neighbors_disagree": values(None if found is None else found.disagreement),

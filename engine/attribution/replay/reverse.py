@@ -70,8 +70,8 @@ def step_back(
     values = training.most_norm is not None or any(needs_moments(update) for update in updates)
     with torch.enable_grad(), inputs_seen(layers) as seen:
         with CheapSecondDerivatives(values):
-            losses = training.losses()
-        weights = torch.ones_like(losses, requires_grad=True)
+            weights = parameters[0].new_ones(len(rows)).requires_grad_(True)
+            losses = training.losses(weights)
         loss = (weights * losses).sum() / weights.sum()
         with explained():
             found = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)

@@ -59,8 +59,12 @@ class Training(Protocol):
     def rows(self) -> np.ndarray:
         """Row numbers of the next step's batch."""
 
-    def losses(self) -> Tensor:
-        """Losses `[batch]` of the next step's examples, in train mode."""
+    def losses(self, weights: Tensor | None = None) -> Tensor:
+        """Losses `[batch]` of the next step's examples, in train mode.
+
+        Args:
+            weights: Of the examples, for a loss in which they meet; None: all 1.
+        """
 
     def advance(self) -> Tensor:
         """Do the next step; return its loss."""

@@ -97,7 +97,7 @@ def _digests_of_study(study: StudyReader, like: Path) -> dict[str, str]:
     from engine.training.copies import tensor_shapes, tensors_digest
 
     wanted = tensor_shapes(like)
-    found = {}
+    found: dict[str, str] = {}
     for algorithm in study.spec.algorithms:
         for number in range(study.checkpoints(algorithm)):
             path = layout.checkpoint_file(study.root, algorithm, number)

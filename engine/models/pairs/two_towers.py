@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import nn
 
-from engine.models.classifier import picture_shape
+from engine.models.classifier import ACTIVATIONS, Activation, Pooling, picture_shape
 from engine.models.resnet_small import residual_trunk
 from engine.store.errors import SpecError
 
@@ -35,16 +35,17 @@ class Temperature(nn.Module):
 
 
 class MeanOfTokens(nn.Module):
-    """Mean embedding of the tokens that are no padding, then a linear layer and a ReLU."""
+    """Mean embedding of the tokens that are no padding, and what a linear layer and an activation
+    add to it."""
 
-    def __init__(self, n_tokens: int, width: int) -> None:
+    def __init__(self, n_tokens: int, width: int, activation: Activation) -> None:
         super().__init__()
         self.tokens = nn.Embedding(n_tokens, width)
-        self.mix = nn.Linear(width, width)
+        self.mix = nn.Sequential(nn.Linear(width, width), ACTIVATIONS[activation]())
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         mean = mean_of_tokens(self.tokens(input_ids), attention_mask)
-        return torch.relu(self.mix(mean)) + mean
+        return self.mix(mean) + mean  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -120,6 +121,8 @@ def two_towers(
     layers: Annotated[int, Field(ge=1, le=48)] = 2,
     heads: Annotated[int, Field(ge=1, le=64)] = 4,
     dimensions: Width = 64,
+    activation: Activation = "relu",
+    pooling: Pooling = "max",
 ) -> nn.Module:
     """By default 120,000 parameters, and 64 for each word of the vocabulary.
 
@@ -131,6 +134,7 @@ def two_towers(
         caption_width: Dimensions of a token.
         layers, heads: Of the transformer.
         dimensions: Of the space that both are embedded in.
+        activation, pooling: As of `resnet-small`; `gelu` and `average` make training smooth.
 
     Raises:
         SpecError: The encoding is not one of pairs, or the heads do not divide the width.
@@ -140,12 +144,12 @@ def two_towers(
     channels, _, _ = picture_shape(encoding)
     tokens = encoding.get("token_ids") or len(encoding["vocabulary"])
     if caption == "mean":
-        text: nn.Module = MeanOfTokens(tokens, caption_width)
+        text: nn.Module = MeanOfTokens(tokens, caption_width, activation)
     elif caption_width % heads:
         raise SpecError(f"'two-towers': {heads} heads do not divide a width of {caption_width}.")
     else:
         text = SmallTransformer(tokens, encoding["max_tokens"], caption_width, layers, heads)
-    picture = residual_trunk(channels, width)
+    picture = residual_trunk(channels, width, activation, pooling)
     return TwoTowers(picture, text, (4 * width, caption_width, dimensions))
 
 
@@ -157,7 +161,7 @@ def options_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "caption_width": caption_width,
         "dimensions": dimensions,
     }
-    if "caption.mix.weight" in shapes:
+    if "caption.mix.0.weight" in shapes:
         return found
     layers = sum(name.endswith("attend.weight") for name in shapes)
     return {**found, "caption": "transformer", "layers": layers}

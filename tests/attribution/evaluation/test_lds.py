@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from engine.attribution.evaluation.lds import Lds, lds, spearman
+from engine.attribution.evaluation.lds import Lds, interval_of_one, lds, spearman
+from engine.attribution.evaluation.quality import Measured
 from engine.store.errors import DataError
 
 # few distinct values, so that ties are common
@@ -139,3 +140,18 @@ def test_the_same_seed_gives_the_same_interval():
 def test_bad_input_is_refused(change, message):
     with pytest.raises(DataError, match=message):
         lds(*change(*linear_world()))
+
+
+@pytest.mark.parametrize("runs", [8, 40])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.85])
+def test_the_interval_of_one_example_covers_what_it_should(runs: int, correlation: float) -> None:
+    """Spearman's correlation of normal pairs; at 0, scores that have nothing to do with outputs."""
+    generator = np.random.default_rng(runs)
+    both = generator.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], (4000, runs))
+    found = spearman(both[..., 0], both[..., 1])
+    truth = 6 / np.pi * np.arcsin(correlation / 2)
+    intervals = [interval_of_one(float(one), runs) for one in found]
+    covered = np.mean([one.low <= truth <= one.high for one in intervals])
+    assert 0.93 <= covered <= 0.985
+    assert interval_of_one(0.5, 3) == Measured(0.5, -1.0, 1.0)
+    assert interval_of_one(1.0, runs).high <= 1
