@@ -336,9 +336,9 @@ def scores(algorithm: Algorithm) -> dict[str, np.ndarray]:
     masks = np.stack([half(number) for number in range(RUNS)])
     outputs = np.stack([half_run(algorithm, number) for number in range(RUNS)])
     bank = torch.from_numpy(masks).float(), torch.from_numpy(outputs)
-    replay, trak = (torch.from_numpy(found[name].copy()) for name in ("replay", "trak"))
-    both = combine_attributions([replay, trak], *bank)
-    return {**found, "hybrid": fitted(trak, *bank), "combined": fitted(both, *bank)}
+    parents = [torch.from_numpy(found[name].copy()) for name in ("replay", "trak")]
+    both = combine_attributions(parents, *bank)
+    return {**found, "hybrid": fitted(parents[1], *bank), "combined": fitted(both, *bank)}
 
 
 def fitted(tau: torch.Tensor, masks: torch.Tensor, outputs: torch.Tensor) -> np.ndarray:

@@ -225,6 +225,7 @@ REASONS = {
     "engine/study/groups": "classes are groups",
     "engine/study/models": "probabilities, where there are classes",
     "engine/study/output_names": "outputs of a class",
+    "engine/study/retrieval": "the two sides of a pair",
     "engine/study/uploads": "a key of study.toml",
     "engine/training/checking": "models must give logits where there are outcomes",
     "engine/training/pretrained": "class names in a folder of transformers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -119,7 +120,7 @@ def export_rows(some: np.ndarray, which: str) -> None:
         for format in MIME:
             st.download_button(
                 format.upper(),
-                lambda format=format: table_file(study, location, columns, some, format),
+                partial(table_file, study, location, columns, some, format),
                 file_name=f"training-set.{format}",
                 mime=MIME[format],
                 on_click="ignore",

@@ -50,7 +50,7 @@ def caption_column(rows: Dataset, wanted: str) -> str:
     Raises:
         DataError: There is none, or several columns might be it.
     """
-    columns = rows.column_names
+    columns: list[str] = rows.column_names
     if wanted != "auto":
         for name in (f"original_{wanted}", wanted):  # the source's own `label`, `file`, ...
             if name in columns and name not in _NEVER:

@@ -48,14 +48,15 @@ class Findings(Head):
 
 
 def answer(query: Query) -> Answer:
-    """Every finding of Overview."""
+    """Every finding of Overview, without those that the study's task cannot have."""
     study, location = query.study, query.location.of_slice(Slice())
     return Answer(
         Findings(
             **head(query),
             findings=[
-                _found(finder.__name__, found_by(finder, study, location), location)
+                _found(finder.__name__, one, location)
                 for finder in TITLES
+                if (one := found_by(finder, study, location)) is not None
             ],
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -35,7 +36,7 @@ def export_decisions(
             for format in MIME:
                 st.download_button(
                     format.upper(),
-                    lambda format=format: decisions_file(study, location, found, format),
+                    partial(decisions_file, study, location, found, format),
                     file_name=f"decisions.{format}",
                     mime=MIME[format],
                     on_click="ignore",

@@ -62,7 +62,7 @@ def _columns(
 ) -> pd.DataFrame:
     """The table as people read it: every quantity by its own rounding."""
     table = training.table.iloc[rows]
-    columns: dict[str, list[object]] = {"id": table["id"].astype(str).tolist()}
+    columns: dict[str, Any] = {"id": table["id"].astype(str).tolist()}
     if found.suspicion is not None:
         names = training.classes
         columns["label"] = table["label"].tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -55,6 +56,8 @@ def training_set_cards(
             facts.append(decided(decision))
         card = training_card(row, example, ", ".join(facts), location, {})
         tag = None if decision is None else decided(decision)
-        mark = None if decision is None else "both" if decision.verdict == "keep" else "alone"
+        mark: Literal["both", "alone"] | None = None
+        if decision is not None:
+            mark = "both" if decision.verdict == "keep" else "alone"
         cards.append(replace(card, note=note, aside=aside, tag=tag, mark=mark))
     return cards

@@ -54,7 +54,8 @@ class Answer:
     @property
     def mean(self) -> np.ndarray:
         """Mean over the models, `[n_train]`."""
-        return self.scores.mean(axis=0)
+        found: np.ndarray = self.scores.mean(axis=0)
+        return found
 
     def strongest(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the most supporting and of the most opposing examples."""
@@ -66,7 +67,8 @@ class Answer:
     def agreeing(self, rows: np.ndarray) -> np.ndarray:
         """In how many models each of these examples has the sign of its mean."""
         some = self.scores[:, rows]
-        return (np.sign(some) == np.sign(some.mean(axis=0))).sum(axis=0)
+        count: np.ndarray = (np.sign(some) == np.sign(some.mean(axis=0))).sum(axis=0)
+        return count
 
     def without(self, rows: np.ndarray) -> Measured:
         """Predicted change of the output without these examples: its mean, and the least and the

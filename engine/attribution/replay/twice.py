@@ -57,6 +57,11 @@ class CheapSecondDerivatives(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _applied(function: Any, *arguments: Any) -> Any:
+    """`Function.apply`, which torch has no types for."""
+    return function.apply(*arguments)
+
+
 # --- activations ---------------------------------------------------------------------------------
 
 _ACTIVATIONS: set[Any] = {
@@ -85,7 +90,7 @@ def _activation(
         found = _gelu(x)
     else:
         found = _differentiated(lambda one: func(one, *args[1:], **kwargs), x)
-    output: Tensor = _Activation.apply(inputs, *found)
+    output: Tensor = _applied(_Activation, inputs, *found)
     return output
 
 
@@ -120,7 +125,7 @@ class _Activation(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, first, second = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _ActivationBack.apply(gradient, x, first, second), None, None, None
+            return _applied(_ActivationBack, gradient, x, first, second), None, None, None
         return gradient * first, None, None, None
 
 
@@ -142,7 +147,7 @@ class _ActivationBack(Function):
 def _linear(values: bool, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if inputs.ndim < 2 or not weight.requires_grad or inputs.dtype != weight.dtype:
         return functional.linear(inputs, weight, bias)
-    output: Tensor = _Linear.apply(inputs.flatten(0, -2), weight, bias, values)
+    output: Tensor = _applied(_Linear, inputs.flatten(0, -2), weight, bias, values)
     return output.unflatten(0, inputs.shape[:-1]) if inputs.ndim > 2 else output
 
 
@@ -159,7 +164,7 @@ class _Linear(Function):
         wants = ctx.wants
         of_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
         if torch.is_grad_enabled():
-            return *_LinearBack.apply(gradient, x, weight, wants, ctx.values), of_bias, None
+            return *_applied(_LinearBack, gradient, x, weight, wants, ctx.values), of_bias, None
         return gradient @ weight if wants else None, gradient.T @ x, of_bias, None
 
 
@@ -213,7 +218,7 @@ def _convolution(
         return func(inputs, weight, bias, stride, padding, dilation, groups)
     assert not isinstance(padding, str)
     sizes = tuple(_repeated(one, n) for one in (stride, padding, dilation))
-    output: Tensor = _Convolution.apply(inputs, weight, (*sizes, groups), values)
+    output: Tensor = _applied(_Convolution, inputs, weight, (*sizes, groups), values)
     return output if bias is None else output + bias.view(-1, *[1] * n)
 
 
@@ -224,9 +229,10 @@ def _repeated(size: int | Sequence[int], n: int) -> list[int]:
 
 def _forwards(x: Tensor, weight: Tensor, how: Any) -> Tensor:
     stride, padding, dilation, groups = how
-    return torch.ops.aten.convolution(
+    found: Tensor = torch.ops.aten.convolution(
         x, weight, None, stride, padding, dilation, False, [0] * len(stride), groups
-    )  # type: ignore[no-any-return]
+    )
+    return found
 
 
 def _backwards(
@@ -263,7 +269,7 @@ class _Convolution(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():
-            found = _ConvolutionBack.apply(gradient, x, weight, ctx.how, ctx.wants, ctx.values)
+            found = _applied(_ConvolutionBack, gradient, x, weight, ctx.how, ctx.wants, ctx.values)
         else:
             found = _backwards(gradient, x, weight, ctx.how, (ctx.wants, True))
         return *found, None, None
@@ -323,7 +329,7 @@ def _batch_norm(
     channels = inputs.shape[1]
     weight = torch.ones(channels).to(inputs) if weight is None else weight
     bias = torch.zeros(channels).to(inputs) if bias is None else bias
-    output: Tensor = _BatchNorm.apply(inputs, weight, bias, eps)
+    output: Tensor = _applied(_BatchNorm, inputs, weight, bias, eps)
     return output
 
 
@@ -341,7 +347,7 @@ class _BatchNorm(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, normalized, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_BatchNormBack.apply(gradient, x, weight, normalized, inverse), None
+            return *_applied(_BatchNormBack, gradient, x, weight, normalized, inverse), None
         return *_pull_back(gradient, weight, normalized, inverse), None
 
 
