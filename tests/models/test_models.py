@@ -61,7 +61,9 @@ def test_resnet_small_is_the_networks_of_the_design():
     torch.testing.assert_close(model(pictures), logits)
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES.keys() - {"bert-small", "two-towers"}))
+@pytest.mark.parametrize(
+    "architecture", sorted(ARCHITECTURES.keys() - {"bert-small", "two-towers"})
+)
 def test_the_head_maps_the_embedding_to_logits(architecture: str):
     model = build_model(architecture, {}, encoding_of(architecture), 3, 0)
     inputs = (
