@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -15,9 +16,10 @@ from dashboard.names import short
 from dashboard.read.comparisons import name_of
 from dashboard.read.curation import curation
 from dashboard.read.studies import badge, examples
-from dashboard.read.supports import AT_MOST, brittle, data_issues, supports
+from dashboard.read.supports import brittle, data_issues, supports
 from dashboard.slice_parameters import MOST_PICKED, rows_text
 from engine.applications.brittle.data_issues import SIMILAR, training_copies
+from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import standing
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.significance import LEVEL
@@ -318,7 +320,7 @@ def differences(study: StudyReader, here: Location) -> Finding:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _comparisons(stamps: Stamps, _study: StudyReader) -> list[dict[str, object]]:
+def _comparisons(stamps: Stamps, _study: StudyReader) -> list[dict[str, Any]]:
     return [read_comparison(_study, path.stem) for path in layout.comparison_files(_study.root)]
 
 
