@@ -104,7 +104,8 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     (upload,) = plain.uploads
     assert f"b={upload}" in page.url
     expect(page.get_by_text(re.compile("Indicative: one side has 2 checkpoints"))).to_be_visible()
-    expect(page.locator("section[data-sign=support] a.card").first).to_be_visible()
+    for row in ("Test examples at the positive end", "Training examples with positive weights"):
+        expect(page.get_by_role("list", name=row).locator("a.card").first).to_be_visible()
     page.get_by_label("Name of this direction").fill("Noise")
     page.get_by_role("button", name="Save name and note").click()
     expect(page.get_by_text("Direction 1 · Noise")).to_be_visible()

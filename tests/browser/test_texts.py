@@ -62,12 +62,14 @@ def test_reading_and_searching_texts(
 
     # A search, kept in the URL and on the way to an explanation.
     wanted = find_texts(study, "test", '"this one is"', (None, 20)).tolist()
+    page.get_by_role("button", name="Filters").click()
     page.locator(".st-key-text input").fill('"This one is"')
     page.locator(".st-key-text input").press("Enter")
     expect(cards).to_have_count(len(find_texts(study, "test", '"this one is"')))
     page.locator(".st-key-most input").fill("20")
     page.locator(".st-key-most input").press("Enter")
     expect(cards).to_have_count(len(wanted))
+    page.keyboard.press("Escape")
     cards.first.click()
     expect(page.get_by_text(f"1 of {len(wanted)}")).to_be_visible()
     assert "text=%22This+one+is%22" in page.url

@@ -105,9 +105,9 @@ def test_points_of_the_map_name_them(filed: Study) -> None:
     both = {split: examples(filed, split, "mlp") for split in SPLITS}
     chosen: Selection = {"train": [], "test": []}
     figure = scatter(place, both, [layer], chosen, None, "class")
-    texts = figure.data[0].text
-    assert texts[0].split("<br>")[:2] == ["test-0", file_of("test", 0)]
-    assert len(texts[4].split("<br>")) == 2
+    texts = [text for _, _, text in figure.data[0].customdata]
+    assert texts[0].split("\n")[:2] == ["test-0", file_of("test", 0)]
+    assert len(texts[4].split("\n")) == 3
 
 
 def test_a_study_from_before_files_were_kept_opens(small_study: Study, tmp_path: Any) -> None:

@@ -21,7 +21,7 @@ from tests.builders.page_contents import cards, words
         ({"sort": "fun"}, "sorted by “fun”"),
         ({"margin": "2..1"}, "not “2..1”"),
         ({"margin": "nan..nan"}, "not “nan..nan”"),
-        ({"page": "0"}, "page must be 1 to 40"),
+        ({"page": "0"}, "page must be 1 to 60"),
         ({"size": "huge"}, "large or small, not “huge”"),
         ({"k": "many"}, "k must be 1 to 60"),
         ({"k": "9" * 5000}, "k must be 1 to 60"),

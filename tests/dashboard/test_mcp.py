@@ -6,6 +6,7 @@ import base64
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def ask(to: Any, talk: Callable[[Client], Awaitable[Any]]) -> Any:
         async with Client(to) as client:
             return await talk(client)
 
-    return anyio.run(session)
+    with ThreadPoolExecutor(1) as pool:  # the browser's tests leave a loop in this thread
+        return pool.submit(anyio.run, session).result()
 
 
 def call(root: Path, tool: str, **arguments: Any) -> Any:
