@@ -17,7 +17,8 @@ pytestmark = pytest.mark.browser
 
 POINT = """
 node => {
-  const points = node._fullData.find((trace) => trace.text), layout = node._fullLayout, box = node.getBoundingClientRect()
+  const points = node._fullData.find((trace) => trace.text), layout = node._fullLayout
+  const box = node.getBoundingClientRect()
   const farthest = points.x.indexOf(Math.max(...points.x))
   return {
     test: points.text[farthest],

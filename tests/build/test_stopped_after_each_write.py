@@ -46,7 +46,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "predict": {"forget": [3, 7]},
     "certify": {"forget": [3, 7], "method": "ascent"},
     "compare": {"a": "mlp", "b": "wide", "directions": 2},
-    "replay": {"tests": [5], "algorithm": "mlp", "seeds": 2},
+    "replay": {"tests": [5], "algorithm": "mlp", "seeds": 2, "workers": 0},
 }
 
 

@@ -105,8 +105,9 @@ def trainings(study: StudyReader, algorithm: str, seeds: int = SEEDS) -> float:
 
 def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of the job, with defaults: `tests` (rows or ids), `algorithm`, `seeds` (a number
-    of models)."""
-    request = complete({"tests": [], "algorithm": None, "seeds": SEEDS}, parameters)
+    of models), `device`, `workers`."""
+    defaults: dict[str, Any] = {"tests": [], "algorithm": None, "seeds": SEEDS}
+    request = complete(defaults | {"device": "auto", "workers": None}, parameters)
     algorithm = resolve_algorithm(study, request["algorithm"])
     check_replayable(study, algorithm)
     rows = [int(row) for row in resolve_rows(study, "test", request["tests"])]
@@ -115,20 +116,22 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
         raise DataloupeError("Name at least one test example to compute exactly.")
     if not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
         raise DataloupeError(f"seeds is {seeds!r}; it must be 1 to {MOST_SEEDS}.")
-    return {"tests": rows, "algorithm": algorithm, "seeds": seeds}
+    return request | {"tests": rows, "algorithm": algorithm}
 
 
 def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """Run as a job of the queue: compute the scores and keep them. What is kept is not repeated."""
     algorithm, seeds = parameters["algorithm"], parameters["seeds"]
+    where = {name: parameters[name] for name in ("device", "workers")}
     total = seeds + 1
     replay(
         study,
         parameters["tests"],
         algorithm,
         range(seeds),
+        **where,
         on_done=lambda done, _: report(done, total, "models"),
     )
-    found = measured_smoothness(study, algorithm)
+    found = measured_smoothness(study, algorithm, **where)
     report(total, total, "models")
     return {"tests": parameters["tests"], "smoothness": found.value}
