@@ -46,7 +46,9 @@ def addresses(root: Path) -> dict[str, str]:
     removed = keep_set(study, supporters, f"40 strongest supporters of {mistake}").key
     return {
         "overview": "",
-        "explore": "explore",
+        "test-set": "test-set",
+        "training-set": "training-set?sort=suspicion",
+        "review": "training-set?view=review",
         "explain": f"explain?test={mistake}&result=wrong",
         "training": f"training?test={mistake}&train={opposer}",
         "brittle": brittle_address(study),
@@ -79,10 +81,14 @@ def compare_addresses(study: Study) -> dict[str, str]:
 
 
 def brittle_address(study: Study) -> str:
-    """Brittle with the first prediction that takes five removals or more, where there is one."""
-    found = find(study)
-    shown = [row for row in found.ranked if found.size[row] >= 5]
-    return f"brittle?test={study.table('test')['id'].iloc[shown[0]]}" if shown else "brittle"
+    """Brittle with the first prediction that takes five removals or more, where there is one; of
+    those as likely as not where none is likelier."""
+    for likely in (80, 50):
+        found = find(study, probability=likely / 100)
+        shown = [row for row in found.ranked if found.size[row] >= 5]
+        if shown:
+            return f"brittle?likely={likely}&test={study.table('test')['id'].iloc[shown[0]]}"
+    return "brittle"
 
 
 def unlearn_address(study: Study, removed: str) -> str:
