@@ -93,7 +93,7 @@ def keep_frozen(
     device: str,
     architecture: str = "",
 ) -> Kept | None:
-    """What a model's frozen blocks give on all rows; None without any, or if it is too much to keep.
+    """What a model's frozen blocks give on all rows; None without any, or if that is too much.
 
     Args:
         model: In train mode, but for its frozen parts.
