@@ -1,4 +1,4 @@
-"""The two studies of texts that `benchmarks.text` measures, and the scores of simpler methods.
+"""The three studies of texts that `benchmarks.text` measures, and the scores of simpler methods.
 
 Sentences come from the folder `$DATALOUPE_TEXTS`: `train.csv` and `test.csv` with the columns `id`,
 `text` and `label`, such as the rated sentences of the sdist `vaderSentiment` 3.3.2 on PyPI. The
@@ -33,6 +33,7 @@ MOST_WORDS = 12
 MASKS = 64
 CHECKPOINTS = 5
 SMALL_MASKS = 100
+LAST_MASKS = 100
 
 SPEC = """\
 name = "{name} on rated sentences"
@@ -65,6 +66,13 @@ checkpoints = {checkpoints}
 masks = {masks}
 """
 MINILM = {"name": "MiniLM", "task": "", "algorithm": "minilm", "rate": "2e-4", "epochs": 2}
+LAST = {
+    "name": "Last layer of MiniLM",
+    "task": "",
+    "algorithm": "minilm",
+    "rate": "5e-4",
+    "epochs": 3,
+}
 SMALL = {
     "name": "Small BERT",
     "task": 'tokenizer = "wordpiece"\nmax_vocabulary = 4000\n',
@@ -84,8 +92,17 @@ def minilm_study() -> Study:
     return built("text-minilm", f"{spec}removals = 0\n")
 
 
+def last_study() -> Study:
+    """MiniLM of which the last layer and the head are trained and attributed.
+
+    Other tools can run on it, and models are cheap enough to retrain for what removals do.
+    """
+    architecture = f'architecture = "transformers:{minilm_folder()}"\ntrain = "last-1"'
+    return built("text-last", SPEC.format(**LAST, **_sizes(LAST_MASKS), architecture=architecture))
+
+
 def small_study() -> Study:
-    """A small BERT from scratch, on which other tools can run."""
+    """A small BERT from scratch, on which other tools can run, too."""
     return built("text-small", SPEC.format(**SMALL, **_sizes(SMALL_MASKS)))
 
 

@@ -7,12 +7,15 @@
 Frozen blocks are in eval mode, so they give the same in every epoch. Whether their outputs are kept
 follows from the sizes of the data and of the model alone, so the same spec gives the same weights
 on every machine. What is kept is computed in the order of the rows, so it does not depend on which
-of them are trained on.
+of them are trained on. A process that trains many models on the same data with the same frozen
+weights runs the frozen blocks once for all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,21 +37,27 @@ _TOLERANCE = 1e-3
 _MASK = "attention_mask"
 
 
-@dataclass
-class Kept:
+@dataclass(frozen=True)
+class BlockOutputs:
     """Outputs of the last frozen block.
 
     Attributes:
-        blocks: The frozen blocks, in order.
         values: Each example's output, one after the other: `[positions of all examples, ...]`.
         starts: Where each example's begins, and the end of the last.
         in_tuple: Whether the block gives its output in a tuple.
     """
 
-    blocks: tuple[nn.Module, ...]
     values: Tensor
     starts: np.ndarray
     in_tuple: bool
+
+
+@dataclass
+class Kept:
+    """A model's frozen blocks, in order, and the outputs of the last."""
+
+    blocks: tuple[nn.Module, ...]
+    outputs: BlockOutputs
     _rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @contextlib.contextmanager
@@ -65,14 +74,15 @@ class Kept:
                 block.__dict__.pop("forward", None)
 
     def _pass_on(self, hidden: Tensor, *args: Any, **named: Any) -> Any:
-        return (hidden,) if self.in_tuple else hidden
+        return (hidden,) if self.outputs.in_tuple else hidden
 
     def _recall(self, hidden: Tensor, *args: Any, **named: Any) -> Any:
+        values, starts = self.outputs.values, self.outputs.starts
         found = torch.zeros_like(hidden)
         for target, row in zip(found, self._rows, strict=True):
-            own = self.values[self.starts[row] : self.starts[row + 1]]
+            own = values[starts[row] : starts[row + 1]]
             target[: len(own)] = own[: len(target)]
-        return (found,) if self.in_tuple else found
+        return (found,) if self.outputs.in_tuple else found
 
 
 def keep_frozen(
@@ -81,11 +91,14 @@ def keep_frozen(
     arrays: Mapping[str, np.ndarray],
     encoding: dict[str, Any],
     device: str,
+    architecture: str = "",
 ) -> Kept | None:
-    """Run the frozen blocks of a model on all rows; None if it has none, or too much is to keep.
+    """What a model's frozen blocks give on all rows; None without any, or if that is too much.
 
     Args:
         model: In train mode, but for its frozen parts.
+        architecture: Name and options of the model's. Models with the same, the same frozen weights
+            and the same data share what their blocks give.
     """
     found = blocks_of(model)
     if found is None:
@@ -97,6 +110,57 @@ def keep_frozen(
         frozen.append(block)
     if not frozen:
         return None
+    outputs = _kept_outputs(task, model, frozen, arrays, encoding, device, architecture)
+    if outputs is None:
+        return None
+    result = Kept(tuple(frozen), outputs)
+    return result if _agrees(task, model, arrays, encoding, device, result) else None
+
+
+_last: tuple[str, BlockOutputs | None] = "", None
+"""What the outputs of the process's last training were computed from, and those outputs."""
+
+
+def _kept_outputs(
+    task: Task,
+    model: nn.Module,
+    frozen: list[nn.Module],
+    arrays: Mapping[str, np.ndarray],
+    encoding: dict[str, Any],
+    device: str,
+    architecture: str,
+) -> BlockOutputs | None:
+    """The outputs of the last training if they are of the same weights and data, else new ones."""
+    global _last
+    if sum(array.nbytes for array in arrays.values()) > MOST_BYTES:  # slow to compare
+        return _outputs(task, model, frozen, arrays, encoding, device)
+    settings = [task.name, encoding, device, len(frozen), MOST_BYTES, repr(model), architecture]
+    parts = [json.dumps(settings, sort_keys=True)]
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not tensor.requires_grad:
+            parts += [name, _digest(tensor.detach().cpu().contiguous().numpy())]
+    for name, array in arrays.items():
+        parts += [name, str(array.dtype), str(array.shape), _digest(np.ascontiguousarray(array))]
+    key = "\n".join(parts)
+    if _last[0] != key:
+        _last = "", None  # two at once would need twice the memory
+        _last = key, _outputs(task, model, frozen, arrays, encoding, device)
+    return _last[1]
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.view(np.uint8) if array.ndim else array.tobytes()).hexdigest()
+
+
+def _outputs(
+    task: Task,
+    model: nn.Module,
+    frozen: list[nn.Module],
+    arrays: Mapping[str, np.ndarray],
+    encoding: dict[str, Any],
+    device: str,
+) -> BlockOutputs | None:
+    """Run the frozen blocks on all rows; None if they give nothing plain, or too much."""
     seen: list[tuple[Any, Any]] = []
     handle = frozen[-1].register_forward_hook(lambda _, args, out: seen.append((args, out)))
     parts: list[Tensor] = []
@@ -123,8 +187,7 @@ def keep_frozen(
     finally:
         handle.remove()
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    result = Kept(tuple(frozen), torch.cat(parts), starts, in_tuple)
-    return result if _agrees(task, model, arrays, encoding, device, result) else None
+    return BlockOutputs(torch.cat(parts), starts, in_tuple)
 
 
 def _plain(seen: list[tuple[Any, Any]]) -> tuple[Tensor | None, bool]:

@@ -104,9 +104,15 @@ class Training:
         recipe = self._recipe
         with _reproducible(self._seed, self._device):
             if recipe.train != "all" and not recipe.augmentations:
+                architecture = f"{recipe.architecture} {recipe.architecture_options}"
                 with torch.random.fork_rng(devices=[]):  # dropout of the head draws, too
                     self._kept = keep_frozen(
-                        self._task, self.model, self._arrays, self._encoding, self._device
+                        self._task,
+                        self.model,
+                        self._arrays,
+                        self._encoding,
+                        self._device,
+                        architecture,
                     )
             yield
 

@@ -193,6 +193,34 @@ def test_frozen_blocks_run_once_and_give_the_same_model(
         assert torch.equal(tensor, start.state_dict()[name]) != is_trained, name
 
 
+def test_what_the_frozen_blocks_give_is_shared_by_models_that_differ_in_nothing_it_depends_on(
+    encoding: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    def values(
+        arrays: dict[str, np.ndarray], architecture: str = "", seed: int = 0, changed: bool = False
+    ) -> torch.Tensor:
+        model = fresh(encoding, "last-1").train()
+        freeze_modes(model)
+        torch.manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                nn.init.normal_(parameter, std=0.1)
+            elif changed and "query" in name:
+                parameter.data.mul_(2)
+        kept = keep_frozen(TASK, model, arrays, encoding, "cpu", architecture)
+        assert kept is not None
+        return kept.outputs.values
+
+    first = values(arrays)
+    assert values(arrays, seed=1) is first  # other weights of the trained blocks
+    other = values(arrays, changed=True)
+    assert not torch.equal(other, first)
+    assert values(arrays, changed=True) is other
+    assert values(arrays, "another architecture", changed=True) is not other
+    fewer = {name: array[::-1].copy() for name, array in arrays.items()}
+    assert not torch.equal(values(fewer), first)
+
+
 def test_what_is_kept_is_what_the_blocks_give(
     encoding: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
@@ -201,7 +229,7 @@ def test_what_is_kept_is_what_the_blocks_give(
     kept = keep_frozen(TASK, model, arrays, encoding, "cpu")
     assert kept is not None
     lengths = np.minimum(arrays["length"], encoding["max_tokens"])
-    assert np.diff(kept.starts).tolist() == lengths.tolist()
+    assert np.diff(kept.outputs.starts).tolist() == lengths.tolist()
     (batch,) = list(batches(TASK, arrays, encoding, 40, "cpu"))
     model.eval()
     wanted = TASK.model_output(model, batch)
