@@ -149,7 +149,7 @@ def _kept_outputs(
 
 
 def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(array.view(np.uint8) if array.ndim else array.tobytes()).hexdigest()
+    return hashlib.sha256(array.data).hexdigest()
 
 
 def _outputs(
