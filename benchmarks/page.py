@@ -233,7 +233,8 @@ class Session:
 
 def _explained(study: Study, row: int) -> str:
     support, _, oppose, _ = find_influences(study, row, K)
-    return _wanted(support, oppose)
+    right = bool(study.predictions("test")["correct"].iloc[row])
+    return _wanted(support, oppose) if right else _wanted(oppose, support)
 
 
 def _wanted(*groups: Any) -> str:
