@@ -21,13 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from benchmarks._report import log, report
 from benchmarks._study import built
-from benchmarks.text_lds import rounded, scored
+from benchmarks.text_lds import gradient_cosine, rounded, scored
 from engine import Study, store
-from engine.attribution.trak.kernel import first_examples
 from engine.attribution.trak.primal import primal_projection
 from engine.attribution.trak.projection import features
 from engine.build.batches import batches_of
@@ -126,24 +124,6 @@ def embedding_scores(study: Study, part: Callable[[np.ndarray], np.ndarray]) -> 
             units.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         total += units[1] @ units[0].T
     return total
-
-
-def gradient_cosine(study: Study, checkpoint: int) -> np.ndarray:
-    """Cosine of the gradients of the alignment, in the sketch of the stored solver."""
-    algorithm = next(iter(study.algorithms))
-    model = load_checkpoint(study, algorithm, checkpoint, "cpu")
-    output, spec = task_at(study, algorithm, checkpoint).model_output, study.spec.trak
-    train, test = (batches_of(study, split, "cpu", spec.batch_size) for split in SPLITS)
-    solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
-    projection = primal_projection(
-        model, output, first_examples(train), solver, checkpoint_seed(study, checkpoint)
-    )
-    units = [
-        F.normalize(torch.cat(list(features(model, output, batches(), projection))))
-        for batches in (train, test)
-    ]
-    found: np.ndarray = (units[1] @ units[0].T).numpy()
-    return found
 
 
 # --- removals -------------------------------------------------------------------------------------

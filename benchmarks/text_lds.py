@@ -20,10 +20,10 @@ from engine.attribution.evaluation.quality import Measured
 from engine.attribution.scores.factors import combine
 from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.models import load_checkpoint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_at
 from engine.models.answers import logits_of
 from engine.models.calling import call
-from engine.store.layout import HYBRID, TRAK
+from engine.store.layout import HYBRID, SPLITS, TRAK
 
 COUNTS = (1, 5)
 
@@ -93,7 +93,7 @@ def rounded(measured: Measured) -> dict[str, float]:
 
 
 def gradient_cosine(study: Study, checkpoint: int) -> np.ndarray:
-    """Cosine of the gradients of the margin, in the sketch of the stored solver."""
+    """Cosine of the gradients of the model output, in the sketch of the stored solver."""
     from dataclasses import replace
 
     from engine.attribution.trak.kernel import first_examples
@@ -104,8 +104,8 @@ def gradient_cosine(study: Study, checkpoint: int) -> np.ndarray:
 
     algorithm = next(iter(study.algorithms))
     model = load_checkpoint(study, algorithm, checkpoint, "cpu")
-    output, spec = task_of(study).model_output, study.spec.trak
-    train, test = (batches_of(study, split, "cpu", spec.batch_size) for split in ("train", "test"))
+    output, spec = task_at(study, algorithm, checkpoint).model_output, study.spec.trak
+    train, test = (batches_of(study, split, "cpu", spec.batch_size) for split in SPLITS)
     solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(
         model, output, first_examples(train), solver, checkpoint_seed(study, checkpoint)

@@ -166,6 +166,8 @@ WORKSPACES = (
     ),
 )
 PAGES = tuple(page for workspace in WORKSPACES for page in workspace.pages)
+ADDRESSES = {page.file: page.address for page in PAGES}
+"""File of a page → the last part of its URL."""
 OLD_ADDRESSES = {"overview": "", "explore": "test-set", "training-example": "training"}
 """Addresses of earlier versions, and names that people try → where they lead."""
 

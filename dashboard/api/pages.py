@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from dashboard.api.head import Head, head
 from dashboard.api.query import Query
-from dashboard.location import SMALL
+from dashboard.location import SMALL, Location
 from dashboard.parts.controls.thumbnail_size import PER_PAGE
 
 MOST = PER_PAGE[SMALL]
@@ -42,3 +44,31 @@ def page_of(query: Query, rows: np.ndarray, per_page: int | None = None) -> Part
     pages = max(1, -(-len(rows) // size))
     page = query.number("page", 1, pages)
     return Part(rows[(page - 1) * size : page * size], page, pages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sliced(Head):
+    """A part of the examples of a slice.
+
+    Attributes:
+        slice: The filters and the order, as the address has them.
+        matching: How many examples pass the filters.
+        page: Which part of them this is, from 1; null for all of them.
+        pages: How many parts there are.
+    """
+
+    slice: dict[str, str]
+    matching: int
+    page: int | None
+    pages: int
+
+
+def sliced(query: Query, location: Location, rows: np.ndarray, part: Part) -> dict[str, Any]:
+    """The fields of `Sliced`, for a part of the rows that pass the filters."""
+    return {
+        **head(query),
+        "slice": location.slice.parameters(),
+        "matching": len(rows),
+        "page": part.page,
+        "pages": part.pages,
+    }

@@ -138,7 +138,6 @@ SET = Parameter("set", "Key of a removal set that is saved in the study.")
 DECISION = Parameter("decided", "Only examples with this decision.", options=tuple(DECIDED))
 OF_TRAINING = (*(one for one in SLICE if one.name not in ("only", SORT.name)), DECISION)
 """Filters of training examples."""
-MAPS = Parameter("kind", "How it is drawn. Default: the first.", options=(*MAP_KINDS, EMBEDDING))
 
 DISPLAY = {
     "training-set": ("view",),

@@ -162,10 +162,15 @@ def training_rows(
     filters = location.slice.filters()
     if not filters:
         return order
-    keep = np.zeros(len(order), bool)
-    keep[matching(examples, filters)] = True
-    found_rows: np.ndarray = order[keep[order]]
-    return found_rows
+    return within(order, matching(examples, filters))
+
+
+def within(order: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """These rows in the order of all, `[n]`."""
+    inside = np.zeros(len(order), bool)
+    inside[rows] = True
+    found: np.ndarray = order[inside[order]]
+    return found
 
 
 def decided_rows(rows: np.ndarray, made: Mapping[int, Decision], wanted: str) -> np.ndarray:
@@ -183,9 +188,7 @@ def decided_rows(rows: np.ndarray, made: Mapping[int, Decision], wanted: str) ->
 def queue_rows(found: LabelSuspicion, rows: np.ndarray) -> np.ndarray:
     """The rows of a slice whose labels are to be reviewed, those that are flagged, and
     a few more where hardly any is; most suspicious first in each part."""
-    inside = np.zeros(len(found.order), bool)
-    inside[rows] = True
-    ordered = found.order[inside[found.order]]
+    ordered = within(found.order, rows)
     flagged = found.flagged[ordered]
     further = max(0, FEWEST_TO_REVIEW - int(flagged.sum()))
     return np.concatenate([ordered[flagged], ordered[~flagged][:further]])

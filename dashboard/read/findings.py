@@ -87,7 +87,7 @@ def _applies(finder: Finder, study: StudyReader, here: Location) -> bool:
 
 def suspect_labels(study: StudyReader, here: Location) -> Finding:
     """Training labels that look wrong to the models."""
-    title = "training labels look wrong"
+    title = TITLES[suspect_labels]
     found = curation(study, here.algorithm, here.method).suspicion
     if found is None:
         return Finding(title, None, "The models have not predicted the examples yet.")
@@ -111,7 +111,7 @@ def suspect_labels(study: StudyReader, here: Location) -> Finding:
 
 def copies(study: StudyReader, here: Location) -> Finding:
     """Training examples whose input another one has."""
-    title = "training examples are copies of another"
+    title = TITLES[copies]
     if study.dataset.n_train > LARGE:
         return Finding(title, None, f"Not looked for among {study.dataset.n_train:,} examples.")
     exact, nearly = _copies(here.algorithm, stamps_of(_data_files(study, here)), study)
@@ -138,7 +138,7 @@ def _copies(algorithm: str, stamps: Stamps, _study: StudyReader) -> tuple[np.nda
 
 def leaks(study: StudyReader, here: Location) -> Finding:
     """Test examples that are also in the training data."""
-    title = "test examples are also in the training data"
+    title = TITLES[leaks]
     if study.dataset.n_train > LARGE:
         return Finding(title, None, f"Not looked for among {study.dataset.n_train:,} examples.")
     if here.method is None:
@@ -187,7 +187,7 @@ def brittle_predictions(study: StudyReader, here: Location) -> Finding:
 
 def harmful(study: StudyReader, here: Location) -> Finding:
     """Training examples that hurt test predictions more than they help."""
-    title = "training examples hurt more than they help"
+    title = TITLES[harmful]
     if here.method is None:
         return Finding(title, None, "The scores are not computed yet.")
     columns = curation(study, here.algorithm, here.method)
@@ -217,7 +217,7 @@ def poor_classes(study: StudyReader, here: Location) -> Finding:
     tests = examples(study, "test", here.algorithm)
     if "error" in tests.numbers:
         return _far_off(tests.numbers["error"], tests.ids.to_numpy())
-    title = "classes are predicted worse than the rest"
+    title = TITLES[poor_classes]
     if not tests.has_outcomes:
         return Finding(title, None, "The models have not predicted the examples yet.")
     right, labels = tests.outcome_mask(), tests.codes["label"]
@@ -273,7 +273,7 @@ def _far_off(errors: np.ndarray, ids: np.ndarray) -> Finding:
 
 def differences(study: StudyReader, here: Location) -> Finding:
     """Directions in which two learning algorithms rely on different training data."""
-    title = "directions tell two learning algorithms apart"
+    title = TITLES[differences]
     algorithms = [*study.spec.algorithms, *study.uploads]
     files = layout.comparison_files(study.root)
     if not files:

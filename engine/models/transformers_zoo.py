@@ -100,24 +100,35 @@ def build_transformer(
     if hasattr(made, "use_cache"):
         made.use_cache = False
     if not pictures:
-        if "token_ids" not in encoding:
-            raise SpecError(
-                f"'transformers:{name}' reads the tokens of its own tokenizer, and this study's "
-                "texts are split into words: remove `tokenizer` under [task], or name the folder "
-                "there."
-            )
-        check_vocabulary(config, encoding["token_ids"], name)
-        most = longest_input(config, name)
-        if encoding["max_tokens"] > most:
-            raise SpecError(
-                f"'transformers:{name}' takes {most:,} tokens, and this study reads "
-                f"{encoding['max_tokens']:,} of each text: set max_tokens = {most} under [task]."
-            )
+        _check_tokens(config, encoding, "text", name)
         if getattr(made, "pad_token_id", None) is None:
             made.pad_token_id = encoding["padding"]
     any_class: Any = model_class  # mypy takes the type of a module for one without a hash
     model: nn.Module = _embedding(any_class)(made)
     return model
+
+
+def _check_tokens(
+    config: Mapping[str, Any], encoding: Mapping[str, Any], what: str, name: str
+) -> None:
+    """Raise SpecError if a model cannot read the tokens of a study's texts.
+
+    Args:
+        what: What the texts are, singular.
+    """
+    if "token_ids" not in encoding:
+        raise SpecError(
+            f"'transformers:{name}' reads the tokens of its own tokenizer, and this study's "
+            f"{what}s are split into words: remove `tokenizer` under [task], or name the folder "
+            "there."
+        )
+    check_vocabulary(config, encoding["token_ids"], name)
+    most = longest_input(config, name)
+    if encoding["max_tokens"] > most:
+        raise SpecError(
+            f"'transformers:{name}' takes {most:,} tokens, and this study reads "
+            f"{encoding['max_tokens']:,} of each {what}: set max_tokens = {most} under [task]."
+        )
 
 
 def _classes(config: Mapping[str, Any], pictures: bool, name: str) -> tuple[Any, Any]:
@@ -179,19 +190,7 @@ def build_clip(config: Mapping[str, Any], encoding: dict[str, Any], name: str) -
             f"{name} is a {config['model_type']}, which has no towers for pictures and captions "
             "with a contrastive loss: a model such as CLIP is needed."
         )
-    if "token_ids" not in encoding:
-        raise SpecError(
-            f"'transformers:{name}' reads the tokens of its own tokenizer, and this study's "
-            "captions are split into words: remove `tokenizer` under [task], or name the folder "
-            "there."
-        )
-    check_vocabulary(config, encoding["token_ids"], name)
-    most = longest_input(config, name)
-    if encoding["max_tokens"] > most:
-        raise SpecError(
-            f"'transformers:{name}' takes {most:,} tokens, and this study reads "
-            f"{encoding['max_tokens']:,} of each caption: set max_tokens = {most} under [task]."
-        )
+    _check_tokens(config, encoding, "caption", name)
     model: nn.Module = _paired(model_class)(made)
     return model
 

@@ -193,11 +193,6 @@ SLOPE = Quantity("slope", "{} per unit of score", _significant, 3)
 """Actual change for a predicted change of 1."""
 
 
-def axis_text(tick: float) -> str:
-    """A tick of an axis through 0: round by itself, so without zeros at the end."""
-    return "0" if abs(tick) < 1e-9 else f"{tick:+.6g}".replace("-", "−")
-
-
 def predicted_text(predicted: Any) -> str:
     """What is predicted, as people read it: a class as it is, a number by `PREDICTED`."""
     return predicted if isinstance(predicted, str) else PREDICTED.text(predicted)

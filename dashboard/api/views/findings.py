@@ -11,9 +11,7 @@ from dashboard.api.query import Query
 from dashboard.location import Location
 from dashboard.read.findings import TITLES, Finding, found_by
 from dashboard.slice_parameters import Slice
-from dashboard.workspaces import PAGES
-
-ADDRESSES = {page.file: page.address for page in PAGES}
+from dashboard.workspaces import ADDRESSES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from dashboard.api.answer import Answer, Rows
 from dashboard.api.curated import Curated, curated
 from dashboard.api.head import Head, head
 from dashboard.api.pages import page_of
 from dashboard.api.query import Query
-from dashboard.read.curation import ANY, DECIDED, curation, decided_rows, decisions
+from dashboard.read.curation import ANY, DECIDED, curation, decided_rows, decisions, within
 from dashboard.read.studies import examples, matching
 from engine.store.errors import StoreError
 from engine.study.capabilities import require
@@ -58,10 +56,8 @@ def answer(query: Query) -> Answer:
         )
     training = examples(study, "train", query.algorithm)
     filters = replace(location.slice, only=None).filters()  # picked rows are test examples
-    inside = np.zeros(len(found.order), bool)
-    inside[matching(training, filters)] = True
     wanted = query.one_of("decided", DECIDED, ANY)
-    rows = decided_rows(found.order[inside[found.order]], made, wanted)
+    rows = decided_rows(within(found.order, matching(training, filters)), made, wanted)
     part = page_of(query, rows)
     content = Labels(
         **head(query),

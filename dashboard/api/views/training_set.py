@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from dashboard.api.answer import Answer, Rows
 from dashboard.api.curated import Curated, curated
-from dashboard.api.head import Head, head
-from dashboard.api.pages import page_of
+from dashboard.api.pages import Sliced, page_of, sliced
 from dashboard.api.query import Query, built
 from dashboard.read.curation import ANY, DECIDED, curation, decided_rows, decisions, training_rows
 from dashboard.read.studies import examples
@@ -19,21 +18,13 @@ SHARED_SORTS = tuple(name for name in SORTS if name not in NEED_SCORES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSet(Head):
+class TrainingSet(Sliced):
     """Training examples of a slice.
 
     Attributes:
-        slice: The filters and the order, as the address has them.
-        matching: How many examples pass the filters.
-        page: Which part of them this is, from 1; null for all of them.
-        pages: How many parts there are.
         examples: Those of this part.
     """
 
-    slice: dict[str, str]
-    matching: int
-    page: int | None
-    pages: int
     examples: list[Curated] = field(default_factory=list)
 
 
@@ -55,12 +46,6 @@ def answer(query: Query) -> Answer:
     wanted = query.one_of("decided", DECIDED, ANY)
     rows = decided_rows(training_rows(study, training, location, found), made, wanted)
     part = page_of(query, rows)
-    content = TrainingSet(
-        **head(query),
-        slice=location.slice.parameters(),
-        matching=len(rows),
-        page=part.page,
-        pages=part.pages,
-    )
+    content = TrainingSet(**sliced(query, location, rows, part))
     entries = curated(study, training, part.rows, found, made, method)
     return Answer(content, Rows("examples", entries, part.page is None))

@@ -9,10 +9,8 @@ import streamlit as st
 
 from dashboard.location import Location
 from dashboard.read.findings import TITLES, Finding, found_by
-from dashboard.workspaces import PAGES
+from dashboard.workspaces import ADDRESSES
 from engine.study.reader import StudyReader
-
-ADDRESSES = {page.file: page.address for page in PAGES}
 
 
 def finding_list(study: StudyReader, location: Location) -> None:

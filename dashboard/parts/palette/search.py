@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from dashboard.location import BRITTLE, EXPLAIN, EXPLORE, TRAINING, TRAINING_SET, WHAT_IF
 from dashboard.names import isolated
 from dashboard.slice_parameters import FORMER, PARAMETERS
-from dashboard.workspaces import PAGES, WORKSPACES
+from dashboard.workspaces import ADDRESSES, WORKSPACES
 from engine.store.layout import SPLITS, Split
 from engine.store.text import counted
 from engine.study.names import find_row, read_names
@@ -23,7 +23,6 @@ MOST_OF_A_KIND = 6
 MOST_SETS = 200
 LONGEST = 200
 SLICE = (*PARAMETERS, FORMER, "page")
-ADDRESSES = {page.file: page.address for page in PAGES}
 OPENS: dict[Split, tuple[str, str]] = {"test": (EXPLAIN, "Explain"), "train": (TRAINING, "Open")}
 
 

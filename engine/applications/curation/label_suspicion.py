@@ -166,16 +166,6 @@ def read_unseen(study: StudyReader, algorithm: str) -> Unseen | None:
     return unseen_margins(bank.masks, bank.train, bank.test)
 
 
-def read_neighbour_disagreement(study: StudyReader, algorithm: str) -> np.ndarray | None:
-    """Share of each training example's nearest ones with another label; None without embeddings or
-    classes."""
-    if not study.has_data or study.dataset.labels != "class":
-        return None
-    labels = read_class_numbers(study, "train")
-    counts = _neighbour_counts(study, algorithm, labels)
-    return None if counts is None else disagreement(labels, counts["train"])
-
-
 def _neighbour_counts(
     study: StudyReader, algorithm: str, labels: np.ndarray
 ) -> dict[Split, np.ndarray] | None:
