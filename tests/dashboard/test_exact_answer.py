@@ -70,3 +70,18 @@ def test_the_answer_stands_beside_the_estimate(visit: Any, study: Study, value: 
     assert f"Smoothness {value:.2f}" in shown
     assert ("Training would be smoother with larger batches" in shown) == (value < 0.8)
     assert not [one for one in app.button if one.key == "compute_exactly"]
+
+
+def test_explain_is_whole_where_what_training_starts_from_is_missing(
+    visit: Any, study: Study
+) -> None:
+    path = layout.spec_file(study.root)
+    header = f"[algorithms.{next(iter(study.algorithms))}]\n"
+    spec = path.read_text()
+    assert header in spec
+    path.write_text(spec.replace(header, f'{header}initial_weights = "gone.safetensors"\n'))
+    app = visit(Study.open(study.root), "explain", test="#3")
+    shown = words(app)
+    assert component_of(app, "groups")[0]["groups"][0]["items"]
+    assert "This study cannot be shown" not in shown
+    assert "Exact scores" not in shown

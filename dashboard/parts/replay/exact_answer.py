@@ -31,11 +31,13 @@ SIDE = 112
 def exact_answer(study: StudyReader, here: Location, row: int) -> None:
     """Show the exact scores of one prediction, or what they cost and a button that computes them.
 
-    Nothing is shown for models that cannot be trained again.
+    Nothing is shown for models that cannot be trained again, such as those whose training starts
+    from a file that is not here.
     """
     algorithm = here.algorithm
     try:
         check_replayable(study, algorithm)
+        answer = read_answer(study, row, algorithm)
     except (SpecError, UploadError):
         return
     heading("Exact scores")
@@ -47,7 +49,6 @@ def exact_answer(study: StudyReader, here: Location, row: int) -> None:
             return
     if message := pop_message(KIND):
         warning([message])
-    answer = read_answer(study, row, algorithm)
     if answer is not None:
         _show(study, here, row, answer)
         if len(answer.seeds) >= SEEDS:
