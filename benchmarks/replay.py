@@ -9,13 +9,16 @@ first stage (`cnn`), with their recipes there; and smooth ones of the same sizes
 run; results of the others are kept in `.bench/replay` and reported, too, each with its device.
 
 Truth is the same seed trained again with weights of 0 for the removed pictures: the order of the
-others, and so every batch, stays.
+others, and so every batch, stays. What a removal does to the *learning algorithm* is the mean over
+`NEW_SEEDS` seeds that no score has seen, each trained in that way.
 
 - `lds.WORKLOAD.FRACTION.METHOD`: LDS over `REMOVALS` random removals of that fraction, on `TESTS`
   test pictures, with 95 % intervals, of `replay`, `trak` (the exact kernel of the same model),
   `hybrid` (with TRAK as its prior, fitted to `RUNS` runs on random halves), and `combined` (the
   hybrid with the fitted sum of replay and TRAK as its prior).
-- `combined_minus_best_parent.WORKLOAD`: mean over fractions, of LDS.
+- `lds_of_algorithm.WORKLOAD.FRACTION.METHOD`: the same for the mean over new seeds, of replay and
+  TRAK of `MEMBERS` models each.
+- `combined_minus_best_parent.WORKLOAD.FRACTION`: of `lds_of_algorithm`.
 - `slope_top.WORKLOAD.K`: slope of actual on predicted changes where the K most supporting pictures
   of each of the `TESTS` pictures are removed, uncalibrated.
 - `brittle_verified_share`: of the right predictions that replay predicts to turn wrong without 10
@@ -36,7 +39,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +67,18 @@ from engine.training.trainer import train
 from tests.attribution.replay.test_replay import CASES, STEPS
 from tests.attribution.replay.trainings import N_TRAIN, differences, error, recipe, replayed
 
-CODE = 2
+CODE = 3
 REMOVALS = int(os.environ.get("DATALOUPE_REPLAY_REMOVALS", "40"))
 TESTS = 32
 RUNS, VALIDATION = 80, 20
+MEMBERS, NEW_SEEDS = 5, 3
+PARENTS = ("replay", "trak")
 FRACTIONS = {"1%": 0.01, "5%": 0.05, "20%": 0.2}
 TOP = (5, 20)
 MOST_REMOVED = 10
 DIRECTIONS = 3
 SEED = 0
+FIRST_NEW_SEED = 100
 PLENTY = 2**34
 BOUND_MIB = 256
 EVERYTHING = workload.data()
@@ -99,7 +105,7 @@ def _changed(recipe: AlgorithmSpec, options: dict[str, Any], **changes: Any) -> 
 
 SMOOTH = {"activation": "gelu", "pooling": "average"}
 ALGORITHMS = (
-    Algorithm("mlp", workload.MLP.recipe, 1500),
+    Algorithm("mlp", workload.MLP.recipe, 2500),
     Algorithm(
         "smooth_mlp",
         _changed(
@@ -109,10 +115,10 @@ ALGORITHMS = (
             learning_rate=0.03,
             epochs=20,
         ),
-        1500,
+        2500,
         smooth=True,
     ),
-    Algorithm("cnn", _changed(workload.CNN.recipe, {"width": 8}), 600),
+    Algorithm("cnn", _changed(workload.CNN.recipe, {"width": 8}), 1000),
     Algorithm(
         "smooth_cnn",
         _changed(
@@ -122,7 +128,7 @@ ALGORITHMS = (
             learning_rate=0.03,
             epochs=12,
         ),
-        600,
+        1000,
         smooth=True,
     ),
 )
@@ -169,21 +175,21 @@ def measure_workload(algorithm: Algorithm) -> dict[str, Any]:
         **costs(algorithm),
     }
     log(f"{name}: accuracy {found['accuracy']}, {found['trainings_per_query']}")
-    methods = scores(algorithm)
+    methods = scores(algorithm, 1)
     log(f"{name}: scores")
-    found["lds"] = {key: quality(algorithm, f, methods) for key, f in FRACTIONS.items()}
+    found["lds"] = {
+        key: quality(algorithm, fraction, methods, [SEED]) for key, fraction in FRACTIONS.items()
+    }
     log(f"{name}: {found['lds']}")
-    found["combined_minus_best_parent"] = round(
-        float(
-            np.mean(
-                [
-                    of["combined"]["lds"] - max(of[one]["lds"] for one in ("replay", "trak"))
-                    for of in found["lds"].values()
-                ]
-            )
-        ),
-        4,
-    )
+    averaged, new = scores(algorithm, MEMBERS), range(FIRST_NEW_SEED, FIRST_NEW_SEED + NEW_SEEDS)
+    found["lds_of_algorithm"] = {
+        key: quality(algorithm, fraction, averaged, new) for key, fraction in FRACTIONS.items()
+    }
+    log(f"{name}: {found['lds_of_algorithm']}")
+    found["combined_minus_best_parent"] = {
+        key: round(of["combined"]["lds"] - max(of[one]["lds"] for one in PARENTS), 4)
+        for key, of in found["lds_of_algorithm"].items()
+    }
     found["smoothness"] = mean_smoothness(algorithm)
     found["slope_top"] = {str(k): slope(algorithm, k, methods["replay"]) for k in TOP}
     log(f"{name}: smoothness {found['smoothness']}, slopes {found['slope_top']}")
@@ -208,16 +214,19 @@ def oracle() -> float:
 
 
 def quality(
-    algorithm: Algorithm, fraction: float, methods: dict[str, np.ndarray]
+    algorithm: Algorithm, fraction: float, methods: dict[str, np.ndarray], seeds: Iterable[int]
 ) -> dict[str, dict[str, float]]:
-    """LDS of each method where a random fraction is removed."""
+    """LDS of each method where a random fraction is removed, for the mean over seeds."""
     masks = []
     for number in range(REMOVALS):
         order = np.random.default_rng([16, number, round(1000 * fraction)]).permutation(
             n_pictures()
         )
         masks.append(~np.isin(np.arange(n_pictures()), order[: round(fraction * n_pictures())]))
-    outputs = np.stack([margins(algorithm, mask.astype(float)) for mask in masks])
+    of_seeds = [
+        np.stack([margins(algorithm, mask.astype(float), seed) for mask in masks]) for seed in seeds
+    ]
+    outputs = np.mean(of_seeds, axis=0)
     found = {}
     for name, tau in methods.items():
         score = lds_of(tau.astype(np.float64), np.stack(masks), outputs)
@@ -317,28 +326,41 @@ def timed(work: Callable[[], object]) -> float:
 # --- scores -------------------------------------------------------------------------------------
 
 
-def scores(algorithm: Algorithm) -> dict[str, np.ndarray]:
-    """Scores `[TESTS, n_pictures()]` of each method, of the model of seed `SEED`."""
-    path = file_of(algorithm, "scores", 0)
+def scores(algorithm: Algorithm, members: int) -> dict[str, np.ndarray]:
+    """Scores `[TESTS, n_pictures()]` of each method, of so many models from seed `SEED` on."""
+    models = [scores_of_model(algorithm, SEED + number) for number in range(members)]
+    raw, q, replay = (sum(one[name] for one in models) for name in ("raw", "q", "replay"))
+    weight = (q / members) ** SOLVER.tempering
+    trak = np.asarray(combine(raw.copy(), members, weight), np.float32)
+    masks = np.stack([half(number) for number in range(RUNS)])
+    outputs = np.stack([half_run(algorithm, number) for number in range(RUNS)])
+    bank = torch.from_numpy(masks).float(), torch.from_numpy(outputs)
+    prior = torch.from_numpy(trak)
+    both = combine_attributions([torch.from_numpy(replay / members), prior], *bank)
+    return {
+        "replay": replay / members,
+        "trak": trak,
+        "hybrid": fitted(prior, *bank),
+        "combined": fitted(both, *bank),
+    }
+
+
+def scores_of_model(algorithm: Algorithm, seed: int) -> dict[str, np.ndarray]:
+    """Replay, and what TRAK's mean over models is made of, float32."""
+    path = file_of(algorithm, "scores", seed)
     if not path.exists():
-        training = training_of(algorithm)
+        training = training_of(algorithm, seed)
         with training.running():
             recording = Recording(training, PLENTY)
             recording.run()
             replay = walk(training, recording, TESTS)
-        model = trained(algorithm, None)
+        model = trained(algorithm, None, seed)
         q = lds.out_to_loss(model)
-        raw = lds.attribute(SOLVER, model, SEED, torch.from_numpy(q)).numpy()
-        trak = combine(raw, 1, q**SOLVER.tempering)
-        found = {"replay": replay.astype(np.float32), "trak": np.asarray(trak, np.float32)}
+        raw = lds.attribute(SOLVER, model, seed, torch.from_numpy(q)).numpy()
+        found = {"replay": replay, "raw": raw, "q": q}
+        found = {name: np.asarray(array, np.float32) for name, array in found.items()}
         store.write_tensors(path, found, path.stem)
-    found = store.read_tensors(path)
-    masks = np.stack([half(number) for number in range(RUNS)])
-    outputs = np.stack([half_run(algorithm, number) for number in range(RUNS)])
-    bank = torch.from_numpy(masks).float(), torch.from_numpy(outputs)
-    parents = [torch.from_numpy(found[name].copy()) for name in ("replay", "trak")]
-    both = combine_attributions(parents, *bank)
-    return {**found, "hybrid": fitted(parents[1], *bank), "combined": fitted(both, *bank)}
+    return {name: np.array(array) for name, array in store.read_tensors(path).items()}
 
 
 def fitted(tau: torch.Tensor, masks: torch.Tensor, outputs: torch.Tensor) -> np.ndarray:
@@ -410,31 +432,30 @@ def fresh(algorithm: Algorithm, seed: int = SEED) -> nn.Module:
     return build_model(recipe.architecture, options, workload.ENCODING, workload.N_CLASSES, seed)
 
 
-def training_of(algorithm: Algorithm) -> Training:
-    data = workload.data().train
-    model = fresh(algorithm)
-    return Training(workload.task(), model, data, workload.ENCODING, algorithm.recipe, SEED, "cpu")
+def training_of(algorithm: Algorithm, seed: int = SEED) -> Training:
+    data, model = workload.data().train, fresh(algorithm, seed)
+    return Training(workload.task(), model, data, workload.ENCODING, algorithm.recipe, seed, "cpu")
 
 
-def trained(algorithm: Algorithm, weights: np.ndarray | None) -> nn.Module:
-    """The model of seed `SEED`, trained with these weights of the pictures."""
+def trained(algorithm: Algorithm, weights: np.ndarray | None, seed: int = SEED) -> nn.Module:
+    """A model trained with these weights of the pictures."""
     return train(
         workload.task(),
-        fresh(algorithm),
+        fresh(algorithm, seed),
         workload.data().train,
         workload.ENCODING,
         algorithm.recipe,
-        SEED,
+        seed,
         "cpu",
         weights=weights,
     )
 
 
-def margins(algorithm: Algorithm, weights: np.ndarray) -> np.ndarray:
+def margins(algorithm: Algorithm, weights: np.ndarray, seed: int = SEED) -> np.ndarray:
     """Margins of the test pictures after a training with weights, float32 `[n_test]`."""
-    path = file_of(algorithm, "margins", store.fingerprint_of(weights.tolist()))
+    path = file_of(algorithm, "margins", store.fingerprint_of(weights.tolist(), seed))
     if not path.exists():
-        outputs = outputs_of(trained(algorithm, weights))
+        outputs = outputs_of(trained(algorithm, weights, seed))
         store.write_tensors(path, outputs, path.stem)
     found: np.ndarray = store.read_tensors(path)["margin"]
     return found

@@ -2,28 +2,35 @@
 
     DATALOUPE_TEXTS=FOLDER python -m benchmarks.text --json [--save]
 
-`benchmarks.text_study` says where texts and weights come from. Two studies are built, with models
-on random halves of 2,000 sentences: a fine-tuned MiniLM, all 22 million parameters attributed
-(`lds`), and a small BERT from scratch (`lds_small`), on which the other tools can run and models
-can be retrained by the hundred: `ratio_vs_traker`, `ratio_vs_ekfac`, `qld` and
-`brittle_verified_share` are the small one's. `modality_aware_files` counts the files outside the
-tasks and the views that name classes, right and wrong answers, or a modality, by the rule of
-tests/test_seam.py; *before* is the last commit without the task seam.
+`benchmarks.text_study` says where texts and weights come from. Three studies are built, each with
+models on random halves of 2,000 sentences: a fine-tuned MiniLM, all 22 million parameters
+attributed (`lds`); the same with only the last layer and the head trained (`lds_last`), on which
+other tools can run and models can be retrained by the hundred, so that `ratio_vs_traker`,
+`ratio_vs_ekfac`, `qld` and `brittle_verified_share` are of this one; and a small BERT from scratch
+(`lds_small`). `modality_aware_files` counts the files outside the tasks and the views that name
+classes, right and wrong answers, or a modality, by the rule of tests/test_seam.py; *before* is the
+last commit without the task seam.
+
+Each part takes minutes to hours. `DATALOUPE_TEXT_PARTS=last,others` runs some; results of the
+others are kept in `.bench/text` and reported, too, each with its device.
 """
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._report import log, report
+from benchmarks._report import device, log, report, versions
 from benchmarks._server import ROOT
 from benchmarks.text_featurise import featurise
 from benchmarks.text_lds import lds_of_others, lds_of_study
 from benchmarks.text_removals import brittle_verified, qld
-from benchmarks.text_study import minilm_study, small_study
+from benchmarks.text_study import last_study, minilm_study, small_study
 from engine import Study
 from engine.applications.live import load
 from engine.applications.token_shares import token_shares
@@ -36,24 +43,47 @@ AWARE_BEFORE = 97
 
 
 def measure() -> dict[str, Any]:
-    """All measurements; hours without the studies of an earlier run in `.bench/`."""
-    minilm, small = minilm_study(), small_study()
-    log("LDS")
-    large, little = lds_of_study(minilm), lds_of_study(small)
-    little["lds"] |= lds_of_others(small)
-    ours = little["lds"]["ours"]["5"]["lds"]
-    log("removals")
-    return {
-        **large,
-        **{f"{name}_small": value for name, value in little.items()},
-        "ratio_vs_traker": round(ours / little["lds"]["traker"]["5"]["lds"], 2),
-        "ratio_vs_ekfac": round(ours / little["lds"]["ekfac"]["5"]["lds"], 2),
-        **qld(small),
-        **brittle_verified(small),
-        "token_sum_max_rel_error": token_sum_error(small),
-        **featurise(),
-        "modality_aware_files": {"before": AWARE_BEFORE, "after": aware_files()},
-    }
+    """The parts that are asked for, and those measured before."""
+    folder = ROOT / ".bench" / "text"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in os.environ.get("DATALOUPE_TEXT_PARTS", ",".join(PARTS)).split(","):
+        log(name)
+        part = {**PARTS[name](), "device": device(), "versions": versions()}
+        (folder / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
+    found: dict[str, Any] = {}
+    for name in PARTS:
+        file = folder / f"{name}.json"
+        if file.exists():
+            part = json.loads(file.read_text(encoding="utf-8"))
+            for key in ("device", "versions"):
+                found.setdefault(f"{key}_of", {})[name] = part.pop(key)
+            found |= part
+    if "lds_of_others" in found and "lds_last" in found:
+        found["lds_last"] |= found.pop("lds_of_others")
+        for other in ("traker", "ekfac"):
+            found[f"ratio_vs_{other}"] = {
+                count: round(found["lds_last"]["ours"][count]["lds"] / of["lds"], 2)
+                for count, of in found["lds_last"][other].items()
+            }
+    return found
+
+
+def _named(found: dict[str, Any], study: str) -> dict[str, Any]:
+    return {f"{name}_{study}": value for name, value in found.items()}
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "minilm": lambda: lds_of_study(minilm_study()),
+    "last": lambda: _named(lds_of_study(last_study()), "last"),
+    "others": lambda: {"lds_of_others": lds_of_others(last_study())},
+    "small": lambda: _named(lds_of_study(small_study()), "small"),
+    "qld": lambda: qld(last_study()),
+    "brittle": lambda: brittle_verified(last_study()),
+    "tokens": lambda: {"token_sum_max_rel_error": token_sum_error(last_study())},
+    "featurise": featurise,
+    "files": lambda: {"modality_aware_files": {"before": AWARE_BEFORE, "after": aware_files()}},
+}
+"""Name → its keys."""
 
 
 def token_sum_error(study: Study) -> float:
