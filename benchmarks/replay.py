@@ -329,9 +329,11 @@ def timed(work: Callable[[], object]) -> float:
 def scores(algorithm: Algorithm, members: int) -> dict[str, np.ndarray]:
     """Scores `[TESTS, n_pictures()]` of each method, of so many models from seed `SEED` on."""
     models = [scores_of_model(algorithm, SEED + number) for number in range(members)]
-    raw, q, replay = (sum(one[name] for one in models) for name in ("raw", "q", "replay"))
+    raw, q, replay = (
+        np.sum([one[name] for one in models], axis=0) for name in ("raw", "q", "replay")
+    )
     weight = (q / members) ** SOLVER.tempering
-    trak = np.asarray(combine(raw.copy(), members, weight), np.float32)
+    trak = np.asarray(combine(raw, members, weight), np.float32)
     masks = np.stack([half(number) for number in range(RUNS)])
     outputs = np.stack([half_run(algorithm, number) for number in range(RUNS)])
     bank = torch.from_numpy(masks).float(), torch.from_numpy(outputs)
