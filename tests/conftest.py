@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import streamlit as st
 import torch
+from hypothesis import HealthCheck, settings
 from streamlit import config
 from streamlit.components.v2 import manifest_scanner
 from streamlit.runtime.scriptrunner.script_cache import ScriptCache
@@ -34,6 +35,9 @@ from tests.untouched import pytest_fixture_setup, pytest_runtest_teardown
 
 __all__ = ["pytest_fixture_setup", "pytest_runtest_teardown"]  # hooks
 torch.set_num_threads(1)
+# How long examples take to make says how busy the machine is, and nothing of the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 # Everything is written with fsync. On a disk a build waits for it longer than it computes, so the
 # tests' folders are in memory if there is room; pytest removes those of tests that passed.
 _MEMORY = Path("/dev/shm")

@@ -20,6 +20,7 @@ from dashboard.parts.charts.number_errors import (
     error_scatter,
     output_histogram,
 )
+from dashboard.parts.charts.recall import recall_figures
 from dashboard.parts.gallery.cards import weight_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
@@ -37,6 +38,7 @@ from engine.store.quantities import ACCURACY, LDS, OUTPUT, SHARE, TOTAL_INFLUENC
 from engine.study.capabilities import has, missing
 from engine.study.methods import has_scores
 from engine.study.models import has_predictions
+from engine.study.retrieval import has_ranks
 
 SIDE = 112
 MOST_INFLUENTIAL = 22
@@ -85,6 +87,9 @@ if tests.has_outcomes:
             f"{(~known).sum():,} of {dataset.n_train:,} not learned",
         ),
     } | checkpoints
+    if has_ranks(study, algorithm):
+        del shown["Training accuracy"]  # of ranks among the test pairs, which it cannot be in
+        shown = recall_figures(study, algorithm) | shown
 elif "error" in tests.numbers:
     shown = error_figures(tests, training, kind) | checkpoints
 elif tests.has_predictions:

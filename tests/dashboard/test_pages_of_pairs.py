@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from engine import Study
+from engine.store.quantities import ACCURACY
 from engine.study.capabilities import missing
 from engine.study.removal_sets import keep_set
+from engine.study.retrieval import read_recall
 from tests.builders.copies import copy_of
 from tests.builders.page_contents import cards, everything
 
@@ -45,6 +47,13 @@ def test_every_page_opens(name: str, shapes: Study, visit: Any) -> None:
         parameters = {"set": keep_set(shapes, [1, 2, 3], "three pairs").key}
     text = everything(visit(shapes, view, **parameters))
     assert shown.lower() in text.lower()
+
+
+def test_overview_shows_recall_of_both_directions(shapes: Study, visit: Any) -> None:
+    text, recall = everything(visit(shapes, "overview")), read_recall(shapes)
+    for k in (1, 5, 10):
+        assert f"R@{k}" in text
+        assert all(ACCURACY.text(of[k]) in text for of in recall.values())
 
 
 def test_cards_have_picture_and_caption(shapes: Study, visit: Any) -> None:

@@ -16,6 +16,8 @@ from dashboard.parts.charts.confusion_matrix import confusion_counts
 from dashboard.read.number_errors import errors_of
 from dashboard.read.studies import Examples, examples, weights
 from engine.store.quantities import ACCURACY, SHARE, SIZE
+from engine.study.reader import StudyReader
+from engine.study.retrieval import TOPS, has_ranks, read_recall
 
 MOST_INFLUENTIAL = 22
 """As many as the page shows."""
@@ -44,6 +46,15 @@ class Errors:
     mean_absolute_error: Annotated[Number, is_a(SIZE)]
     explained: Annotated[Number | None, is_a(SHARE)]
     training_error: Annotated[Number, is_a(SIZE)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Share of the test pairs whose own caption, or picture, is among the first `at` found."""
+
+    at: int
+    caption: Annotated[Number, is_a(ACCURACY)]
+    picture: Annotated[Number, is_a(ACCURACY)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +87,7 @@ class Overview(Head):
         checkpoints: Models that are averaged to predict.
         test, training: Accuracy; null for predictions that are neither right nor wrong.
         errors: For predicted numbers; else null.
+        recall: For pairs of pictures and captions; else empty.
         confusion: One entry a class; empty unless each example has one class.
         most_influential: Training examples with the largest total influence.
         warnings: What may make results wrong, found while the data were read.
@@ -90,6 +102,7 @@ class Overview(Head):
     test: Accuracy | None
     training: Accuracy | None
     errors: Errors | None
+    recall: list[Recall]
     confusion: list[Confusion]
     most_influential: list[Weighty]
     warnings: list[str]
@@ -123,6 +136,7 @@ def answer(query: Query) -> Answer:
                 explained=None if found.explained is None else number(SHARE, found.explained),
                 training_error=number(SIZE, found.training),
             ),
+            recall=_recall(study, algorithm),
             confusion=_confusion(tests),
             most_influential=most,
             warnings=dataset.warnings,
@@ -139,6 +153,15 @@ def _accuracy(found: Examples) -> Accuracy | None:
         correct=int(right.sum()),
         wrong=int((~right).sum()),
     )
+
+
+def _recall(study: StudyReader, algorithm: str) -> list[Recall]:
+    if not has_ranks(study, algorithm):
+        return []
+    found = read_recall(study, "test", algorithm)
+    return [
+        Recall(at=k, **{side: number(ACCURACY, of[k]) for side, of in found.items()}) for k in TOPS
+    ]
 
 
 def _confusion(tests: Examples) -> list[Confusion]:
