@@ -166,6 +166,7 @@ REASONS = {
     "dashboard/login": "the key of the pictures' URLs",
     "dashboard/parts/charts/confusion_matrix": "only where there are classes",
     "dashboard/parts/removal/until_flip": "part of Brittle",
+    "dashboard/parts/replay/exact_removal_set": "part of Brittle",
     "dashboard/parts/charts/map_preview": "the picture under the mouse, if any",
     "dashboard/parts/charts/scatter_map": "colors by what the examples have",
     "dashboard/parts/compare": "accuracies and transformations, where the study has them",

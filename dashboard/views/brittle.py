@@ -13,6 +13,7 @@ import streamlit as st
 from dashboard.location import EXPLAIN, WHAT_IF, Location, go, keep, read_location
 from dashboard.names import short
 from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.tags_and_notes import tags_panel
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Card, Group, gallery
@@ -24,6 +25,7 @@ from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.until_flip import until_flip
+from dashboard.parts.replay.exact_removal_set import exact_removal_set
 from dashboard.read.studies import badge, examples, open_study, requested_row, what_it_shows
 from dashboard.read.supports import (
     LIKELY,
@@ -250,6 +252,8 @@ def nothing_likely() -> None:
 def detail(row: int, study: StudyReader, here: Location) -> None:
     """The prediction as examples are removed; only this is redrawn by its slider."""
     until_flip(study, found, row, read_query(study).k, here)
+    exact_removal_set(study, found, row, here)
+    tags_panel(study, found.algorithm, row)
 
 
 def one_prediction(row: int, rows: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from dashboard.parts.removal.predicted_effect import (
 )
 from dashboard.parts.removal.removal_set_form import ButtonText, removal_choice, requested_set
 from dashboard.parts.removal.verify_by_retraining import verification_result, verify_button
+from dashboard.parts.replay.exact_effect import exact_effect
 from dashboard.read.effects import counterfactual
 from dashboard.read.studies import (
     badge,
@@ -111,6 +112,7 @@ with left:
     removed_gallery(study, chosen, location, kind)
 with right:
     effect_by_group(study, found, chosen)
+exact_effect(study, found, location)
 affected(study, found, location, kind)
 
 # --- verification ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ query and model, under a fingerprint of the data, the recipe and the query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from engine.tasks import Task
     from engine.training.stepping import Training
 
-CODE = 1
+CODE = 2
 """Increment when the same recipe and query would give other scores or files."""
 MEMORY_MIB = 1024
 _AT_ONCE = 32
@@ -171,6 +171,33 @@ def replay_file(root: Path, algorithm: str, fingerprint: str, seed: int, query: 
     return layout.replay_file(root, algorithm, fingerprint, name)
 
 
+def write_scores(
+    path: Path,
+    query: Query,
+    scores: np.ndarray,
+    value: float,
+    fingerprint: str,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Keep one model's scores of a query, with what was asked."""
+    tensors = {"scores": scores.astype(np.float32), "value": np.array([value], np.float32)}
+    asked = {"tests": list(query.tests), "weights": list(query.weights)}
+    store.write_tensors(path, tensors, fingerprint, {**metadata, **asked})
+
+
+def kept_queries(study: StudyReader, algorithm: str, fingerprint: str) -> list[Query]:
+    """What was asked and is kept, of at least one model.
+
+    Args:
+        fingerprint: From `replay_fingerprint`.
+    """
+    found = set()
+    for path in layout.replay_files(study.root, algorithm, fingerprint):
+        asked = store.read_metadata(path)
+        found.add(Query(tuple(asked["tests"]), tuple(asked["weights"])))
+    return sorted(found, key=lambda query: query.tests)
+
+
 def replay_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of an algorithm's replays. It reads the files that the recipe names."""
     recipe = recipe_fingerprint(study, algorithm)
@@ -227,12 +254,8 @@ def replay_model(job: Job) -> None:
                     "smooth activation such as GELU."
                 )
             for query, scores, value in zip(queries, found, values, strict=True):
-                tensors = {
-                    "scores": scores.astype(np.float32),
-                    "value": np.array([value], np.float32),
-                }
                 path = replay_file(job.root, job.algorithm, fingerprint, job.seed, query)
-                store.write_tensors(path, tensors, fingerprint, metadata)
+                write_scores(path, query, scores, float(value), fingerprint, metadata)
 
 
 def _shares(training: Training, queries: int, most: int) -> tuple[int, int]:

@@ -1,20 +1,28 @@
-"""explain --exact: the exact scores of one prediction, by replay of several models."""
+"""explain --exact: exact scores of one prediction or of a group, by replay of several models."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.text import Text
 
 from engine.api import Study
+from engine.applications.replay.removals import ExactChange
 from engine.applications.replay.smoothness import measured_smoothness
+from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.cli.printing import console, print_json, table
 from engine.cli.progress import job_progress
-from engine.store.errors import SpecError
-from engine.store.quantities import INFLUENCE, SMOOTHNESS
+from engine.store.errors import DataloupeError, SpecError, UnknownName
+from engine.store.quantities import CHANGE, INFLUENCE, SMOOTHNESS
 from engine.store.text import counted
-from engine.study.names import resolve_algorithm, resolve_row
+from engine.study.capabilities import require
+from engine.study.models import read_predictions
+from engine.study.names import resolve_algorithm
+from engine.study.nearest import did_you_mean
+from engine.study.removal_sets import read_examples
 
 SEEDS = 5
 MEMORY_MIB = 1024
@@ -45,12 +53,14 @@ def add_exact(parser: argparse.ArgumentParser) -> None:
 def check_options(options: argparse.Namespace) -> None:
     """Raise SpecError for options that do not go together."""
     if not options.exact:
+        if options.mistakes is not None:
+            raise SpecError("--mistakes is for exact scores: use it with --exact.")
         for name in ("seeds", "memory"):
             if getattr(options, name) is not None:
                 raise SpecError(f"--{name} is for exact scores: use it with --exact.")
         return
     for name, what in (
-        ("train", "test examples: use it with --test"),
+        ("train", "test examples: use it with --test or --mistakes"),
         ("output", "the stored output: leave out --output"),
         ("method", "no estimate: leave out --method"),
     ):
@@ -61,17 +71,67 @@ def check_options(options: argparse.Namespace) -> None:
             raise SpecError(f"--{name} is {value}; it must be 1 or more.")
 
 
+def exact_content(study: Study, changes: list[ExactChange]) -> list[dict[str, Any]]:
+    """Exact changes as JSON holds them."""
+    ids = study.table("test")["id"]
+    return [{"row": one.test, "id": str(ids.iloc[one.test]), **_numbers(one)} for one in changes]
+
+
+def _numbers(one: ExactChange) -> dict[str, Any]:
+    return {**vars(one.change), "models": one.models, "agreeing": one.agreeing}
+
+
+def print_exact_changes(
+    shown: Console, study: Study, found: Counterfactual, changes: list[ExactChange]
+) -> None:
+    """Print what a removal does to the predictions with exact scores, beside the estimate."""
+    if not changes:
+        return
+    tests = study.table("test")[["id", "label"]]
+    estimate = "estimate" if found.calibrated else "sum of scores"
+    listed = table("id", "label", f"exact change of the {found.output}", "models", estimate)
+    for one in changes:
+        id_, label = tests.iloc[one.test]
+        change = CHANGE.interval(one.change)
+        verb = "falls" if one.change.mean < 0 else "rises"
+        models = f"{verb} in {one.agreeing} of {counted(one.models, 'model')}"
+        listed.add_row(str(id_), str(label), change, models, CHANGE.text(found.change[one.test]))
+    shown.print("\nBy replay, where exact scores are kept (least and most of the models):")
+    shown.print(listed)
+
+
+def _rows(study: Study, algorithm: str, options: argparse.Namespace) -> np.ndarray:
+    """Test rows that are asked about, one or a group."""
+    if options.test is not None:
+        return np.unique(read_examples(study, options.test, "test"))
+    require(study, "outcomes", "Mistakes")
+    labels = study.table("test")["label"].astype(str)
+    known = sorted(set(labels))
+    if options.mistakes not in known:
+        raise UnknownName(
+            f"No test example is of the class {options.mistakes!r}.",
+            did_you_mean(options.mistakes, known),
+        )
+    wrong = ~read_predictions(study, "test", algorithm)["correct"].to_numpy(bool)
+    rows = np.flatnonzero(wrong & (labels == options.mistakes).to_numpy())
+    if not len(rows):
+        raise DataloupeError(f"{algorithm} predicts all test examples of {options.mistakes} right.")
+    return rows
+
+
 def explain_exactly(study: Study, options: argparse.Namespace) -> int:
     """Replay the models if needed, and print the strongest training examples of each sign."""
-    row = resolve_row(study, "test", options.test)
     algorithm = resolve_algorithm(study, options.algorithm)
+    rows = _rows(study, algorithm, options)
+    one_prediction = len(rows) == 1
     seeds = range(SEEDS if options.seeds is None else options.seeds)
     memory = MEMORY_MIB if options.memory is None else options.memory
     with job_progress("Replay", console(stderr=True)) as report:
         scores = study.replay(
-            [row],
+            rows,
             algorithm,
             seeds,
+            weights=None if one_prediction else np.full((1, len(rows)), 1 / len(rows)),
             memory_mib=memory,
             on_done=lambda done, total: report(done, total, "models"),
         )[:, 0]
@@ -82,17 +142,19 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
         "supporting": [one for one in order[: options.k] if mean[one] > 0],
         "opposing": [one for one in order[::-1][: options.k] if mean[one] < 0],
     }
-    training, test = study.table("train"), study.table("test").iloc[row]
+    training, tests = study.table("train"), study.table("test").iloc[rows]
+    ids, labels = (tests[name].astype(str).tolist() for name in ("id", "label"))
     agreeing = {  # models in which an example has the sign of its mean
         int(one): int((np.sign(scores[:, one]) == np.sign(mean[one])).sum())
         for side in sides.values()
         for one in side
     }
     if options.json:
+        asked: dict[str, Any] = {"rows": rows.tolist(), "ids": ids}
+        if one_prediction:
+            asked = {"row": int(rows[0]), "id": ids[0], "label": labels[0]}
         content = {
-            "row": row,
-            "id": str(test["id"]),
-            "label": str(test["label"]),
+            **asked,
             "algorithm": algorithm,
             "output": study.dataset.output,
             "models": len(seeds),
@@ -114,14 +176,22 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
         print_json(content)
         return 0
     shown = console()
+    output, which = (
+        study.dataset.output,
+        Text.assemble((ids[0], "bold"), " is ", (labels[0], "bold")),
+    )
+    if not one_prediction:
+        output = f"mean {output}"
+        which = Text(f"The {output} of {counted(len(rows), 'test example')}", style="bold")
+        if options.mistakes is not None:
+            which.append(f" of {options.mistakes}, all predicted wrong")
     shown.print(
-        Text.assemble((str(test["id"]), "bold"), " is ", (str(test["label"]), "bold")),
+        which,
         Text(f"Exact scores, mean of {counted(len(seeds), 'model')} of {algorithm}"),
         Text(f"Smoothness {SMOOTHNESS.text(smoothness.value)}. {smoothness.words}"),
         *(Text(f"Smoother with {one}") for one in smoothness.levers if not smoothness.smooth),
         sep="\n",
     )
-    output = study.dataset.output
     for title, verb, name in (
         (f"Supporting: without it the {output} falls by about its score", "helps", "supporting"),
         (f"Opposing: without it the {output} rises by about its score", "hurts", "opposing"),

@@ -39,7 +39,18 @@ def add_verbs(verbs: Verbs) -> None:
     )
     explain.add_argument("study", type=Path, help="folder of the study")
     which = explain.add_mutually_exclusive_group(required=True)
-    which.add_argument("--test", metavar="ID", help="id of a test example, or its row as #17")
+    which.add_argument(
+        "--test",
+        metavar="ID",
+        help="id of a test example, or its row as #17; with --exact also several, separated by "
+        "commas, or a file that lists them, such as an exported slice: one answer for their mean "
+        "output",
+    )
+    which.add_argument(
+        "--mistakes",
+        metavar="CLASS",
+        help="all wrong predictions of this true class together; needs --exact",
+    )
     which.add_argument(
         "--train",
         metavar="ID",
@@ -216,16 +227,21 @@ def _influence_table(shown: Console, side: Sequence[Influence], output: str) -> 
 
 
 def _what_if(options: argparse.Namespace) -> int:
+    from engine.applications.replay.removals import exact_changes
+    from engine.cli.exact import exact_content, print_exact_changes
     from engine.study.removal_sets import read_examples
 
     study = Study.open(options.study)
     rows = read_examples(study, options.remove)
     found = study.counterfactual(rows, options.algorithm, options.method, options.by)
+    exact = exact_changes(study, found.algorithm, found.removed)
     if options.json:
         files = read_texts_of(study, "train", FILE, found.removed)
-        print_json({**found.to_dict(), "removed_files": files}, indent=None)
+        content = {**found.to_dict(), "removed_files": files, "exact": exact_content(study, exact)}
+        print_json(content, indent=None)
     else:
         _print_counterfactual(console(), study, found, options.k)
+        print_exact_changes(console(), study, found, exact[: options.k])
     return 0
 
 

@@ -438,6 +438,17 @@ def replay_file(root: Path, algorithm: str, fingerprint: str, name: str) -> Path
     return folder / f"{name}.safetensors"
 
 
+def replay_files(root: Path, algorithm: str, fingerprint: str) -> list[Path]:
+    """The files of exact scores: one a model and query."""
+    folder = algorithm_folder(root, algorithm) / "replays" / fingerprint
+    return paths_in(folder, "[0-9]*-*.safetensors")
+
+
+def has_replays(root: Path, algorithm: str) -> bool:
+    """Whether anything was replayed, whatever its data and recipe."""
+    return (algorithm_folder(root, algorithm) / "replays").is_dir()
+
+
 def verification_file(root: Path, algorithm: str, name: str) -> Path:
     return algorithm_folder(root, algorithm) / "verifications" / f"{name}.json"
 

@@ -22,11 +22,13 @@ import numpy as np
 from engine import store
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
+from engine.store.layout import Split
 from engine.study.names import (
     Named,
     find_row,
     find_rows,
     name_examples,
+    resolve_rows,
     resolve_set_key,
     resolve_training_rows,
 )
@@ -116,18 +118,18 @@ def kept_sets(study: StudyReader, most: int) -> list[RemovalSet]:
     return found
 
 
-def parse_examples(study: StudyReader, text: str) -> Named:
-    """Find the training examples named in a text: ids, or rows such as #17.
+def parse_examples(study: StudyReader, text: str, split: Split = "train") -> Named:
+    """Find the examples named in a text: ids, or rows such as #17.
 
     They are separated by commas, semicolons or white space. An id that contains such characters is
     found if it is alone on its line.
     """
     lines = text.splitlines()
-    is_one = find_rows(study, "train", lines) >= 0
+    is_one = find_rows(study, split, lines) >= 0
     words: list[str] = []
     for line, is_example in zip(lines, is_one, strict=True):
         words += [line] if is_example else re.split(r"[\s,;]+", line.strip())
-    return name_examples(study, "train", words)
+    return name_examples(study, split, words)
 
 
 def parse_table(study: StudyReader, content: bytes) -> Named:
@@ -151,21 +153,26 @@ def _first_column(content: bytes, name: str) -> list[str]:
     return cells[1:] if cells and cells[0].strip().lower() in HEADERS else cells
 
 
-def read_examples(study: StudyReader, text: str) -> np.ndarray:
-    """Training rows named in a text, or in the first column of the file with this name.
+def read_examples(study: StudyReader, text: str, split: Split = "train") -> np.ndarray:
+    """Rows named in a text, or in the first column of the file with this name.
 
     Raises:
         UnknownName: Some do not exist. DataloupeError: None is named, or the file cannot be read.
     """
     path = Path(text)
-    if find_row(study, "train", text) is None and _is_file(path):
+    resolve = resolve_training_rows if split == "train" else _resolve_test_rows
+    if find_row(study, split, text) is None and _is_file(path):
         try:
             content = path.read_bytes()
         except OSError as error:
             raise DataloupeError(f"{path} cannot be read: {error.strerror}.") from error
-        return resolve_training_rows(study, _first_column(content, str(path)))
-    named = parse_examples(study, text)
-    return resolve_training_rows(study, [*named.rows.tolist(), *named.unknown])
+        return resolve(study, _first_column(content, str(path)))
+    named = parse_examples(study, text, split)
+    return resolve(study, [*named.rows.tolist(), *named.unknown])
+
+
+def _resolve_test_rows(study: StudyReader, examples: Iterable[int | str]) -> np.ndarray:
+    return resolve_rows(study, "test", list(examples))
 
 
 def _is_file(path: Path) -> bool:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from engine import DataloupeError, StoreError, Study, store
-from engine.applications.brittle import supports
+from engine.applications.brittle import job
 from engine.applications.brittle.supports import Supports, find, verified, verify_brittle
 from engine.applications.brittle.table import (
     COLUMNS,
@@ -294,18 +294,18 @@ def test_a_verification_belongs_to_its_removal_set(proven: tuple) -> None:
 
 def test_the_queue_checks_and_runs_it(proven: tuple) -> None:
     study, found, tests = proven
-    request = supports.check_job(study, {"tests": [f"test-{tests[0]}"], "seeds": 1})
+    request = job.check_job(study, {"tests": [f"test-{tests[0]}"], "seeds": 1})
     assert request["tests"] == [tests[0]]
     assert json.loads(json.dumps(request)) == request
-    answer = supports.run_job(study, request, lambda done, total, what: None)
+    answer = job.run_job(study, request, lambda done, total, what: None)
     assert answer["tests"] == 1
     with pytest.raises(DataloupeError, match="at least one prediction"):
-        supports.check_job(study, {})
+        job.check_job(study, {})
     with pytest.raises(DataloupeError, match="no parameter 'colour'"):
-        supports.check_job(study, {"tests": [1], "colour": 3})
+        job.check_job(study, {"tests": [1], "colour": 3})
     stable = int(np.flatnonzero(found.size == 0)[0])
     with pytest.raises(DataloupeError, match="not predicted to flip"):
-        supports.check_job(study, {"tests": [stable]})
+        job.check_job(study, {"tests": [stable]})
 
 
 # --- files ----------------------------------------------------------------------------------------

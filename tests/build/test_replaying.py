@@ -15,6 +15,7 @@ from engine import Study
 from engine.build import replaying
 from engine.cli.main import main
 from engine.store.errors import DataloupeError
+from engine.study.models import read_predictions
 from tests.builders.copies import copy_of
 
 
@@ -68,6 +69,44 @@ def test_the_command_prints_the_mean_and_how_many_models_agree(
         assert one["agreeing"] == (scores[:, one["row"]] < 0).sum()
     assert main(command) == 0
     assert "helps in 3 of 3 models" in capsys.readouterr().out
+
+
+def test_a_group_is_one_query(
+    small_study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = copy_of(small_study, tmp_path / "study")
+    labels = study.table("test")["label"].to_numpy()
+    wrong = ~read_predictions(study, "test")["correct"].to_numpy(bool)
+    label = labels[wrong][0]
+    rows = np.flatnonzero(wrong & (labels == label))
+    weights = np.full((1, len(rows)), 1 / len(rows))
+    mean = study.replay(rows, seeds=range(2), weights=weights, workers=0)[:, 0].mean(axis=0)
+    command = ["explain", str(study.root), "--exact", "--seeds", "2", "--k", "4"]
+    assert main([*command, "--mistakes", str(label), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == rows.tolist()
+    assert [one["row"] for one in found["supporting"]] == np.argsort(-mean)[:4].tolist()
+    # The same group as a list, in any order, and as a file such as an exported slice.
+    listed = tmp_path / "slice.csv"
+    ids = study.table("test")["id"].astype(str).iloc[rows[::-1]]
+    listed.write_text("\n".join(["id", *ids]))
+    for which in (",".join(f"#{row}" for row in rows[::-1]), str(listed)):
+        assert main([*command, "--test", which]) == 0
+        assert f"mean margin of {len(rows)} test example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--mistakes", "nobody", "--exact"], "No test example is of the class 'nobody'"),
+        (["--mistakes", "nobody"], "--mistakes is for exact scores"),
+    ],
+)
+def test_groups_that_there_are_not(
+    options: list[str], text: str, small_study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(small_study.root), *options]) == 2
+    assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

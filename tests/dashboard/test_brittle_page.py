@@ -23,6 +23,7 @@ from engine.study.tags import read_tags
 from tests.build.test_build import change
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
+from tests.builders.kept_replay import keep_replay
 from tests.builders.page_contents import cards, words
 from tests.builders.synthetic_study import write_study
 
@@ -254,3 +255,24 @@ def test_exports_open_in_pandas(study: Study, found: Supports) -> None:
     arrow, table = brittle(study, found)
     opened = pd.read_parquet(io.BytesIO(as_bytes(arrow, "parquet")))
     assert opened["row"].tolist() == table["row"].tolist() == found.ranked.tolist()
+
+
+# --- exact scores ---------------------------------------------------------------------------------
+
+
+def test_the_set_found_by_replay_is_offered_and_verified(
+    visit: Any, study: Study, found: Supports, queued: None
+) -> None:
+    row = int(found.ranked[0])
+    assert "By exact scores" not in words(visit(study, "brittle", test=id_of(study, row)))
+    scores = np.zeros((5, study.dataset.n_train), np.float32)
+    scores[:, 9] = (1 if found.right[row] else -1) * 5 * abs(found.logit_gap[row])
+    keep_replay(study, row, scores)
+    app = visit(study, "brittle", test=id_of(study, row))
+    assert "Replay of 5 models: without its 1 strongest" in words(app)
+    assert [card["row"] for card in cards(app, gallery=2)] == [9]
+    app.button(key="verify_exact").click().run()
+    assert not app.exception
+    (one,) = jobs(study.root)
+    assert one.kind == "brittle"
+    assert (one.parameters["tests"], one.parameters["exact"]) == ([row], True)

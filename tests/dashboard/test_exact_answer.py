@@ -10,10 +10,11 @@ import pytest
 
 from engine import Study, store
 from engine.applications.replay.answer import KIND
-from engine.build.replaying import Query, replay_file, replay_fingerprint
+from engine.build.replaying import replay_fingerprint
 from engine.running.jobs import queue
 from engine.store import layout
 from engine.study.rankings import read_top
+from tests.builders.kept_replay import keep_replay
 from tests.builders.page_contents import component_of, words
 from tests.builders.synthetic_study import write_study
 
@@ -50,10 +51,7 @@ def test_the_answer_stands_beside_the_estimate(visit: Any, study: Study, value: 
     scores = np.zeros((5, 60), np.float32)
     scores[:, first] = (1.0, 1.0, 1.0, 1.0, 2.0)
     scores[:, other] = (0.5, 0.5, 0.5, 0.5, -0.5)  # the estimate has it opposing
-    for seed in range(5):
-        path = replay_file(study.root, algorithm, fingerprint, seed, Query((3,), (1.0,)))
-        tensors = {"scores": scores[seed], "value": np.ones(1, np.float32)}
-        store.write_tensors(path, tensors, fingerprint)
+    keep_replay(study, 3, scores)
     path = layout.replay_file(study.root, algorithm, fingerprint, "smoothness")
     measured = {"smoothness": np.array([value], np.float32)}
     store.write_tensors(path, measured, fingerprint, {"levers": ["larger batches"]})

@@ -11,9 +11,11 @@ import pytest
 from engine.api import Study
 from engine.running.jobs.queue import jobs
 from engine.store import layout
+from engine.store.quantities import CHANGE
 from engine.study.removal_sets import keep_set
 from tests.builders.hostile_names import HOSTILE
-from tests.builders.page_contents import cards, words
+from tests.builders.kept_replay import keep_replay
+from tests.builders.page_contents import cards, component_of, words
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
 
@@ -127,3 +129,27 @@ def test_hostile_names(visit: Any, tmp_path: Path) -> None:
     kept = keep_set(study, [1, 2, 3], "<img src=x onerror=alert(1)>")
     shown = words(visit(study, "what_if", set=kept.key))
     assert "<img src=x" not in shown
+
+
+def test_exact_changes_stand_beside_the_estimate(visit: Any, measured: Study) -> None:
+    kept = keep_set(measured, [1, 2], "two")
+    assert "Exactly, by replay" not in str(
+        component_of(visit(measured, "what_if", set=kept.key), "groups")
+    )
+    scores = np.zeros((5, 60), np.float32)
+    scores[:, 1] = (0.5, 0.5, 0.5, 0.5, -1.0)
+    scores[:, 2] = 0.25
+    keep_replay(measured, 7, scores)
+    app = visit(measured, "what_if", set=kept.key)
+    (group,) = next(
+        found["groups"]
+        for found in component_of(app, "groups")
+        if found["groups"][0]["title"] == "Exactly, by replay"
+    )
+    (card,) = group["items"]
+    assert card["row"] == 7
+    assert card["score"] == "−0.450"
+    assert card["tag"] == "falls in 4 of 5 models"
+    estimate = measured.counterfactual([1, 2]).change[7]
+    assert card["note"] == f"estimate {CHANGE.text(estimate)}"
+    assert "−0.750 to +0.750" in card["hint"]

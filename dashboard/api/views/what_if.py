@@ -15,6 +15,7 @@ from dashboard.api.numbers import Number, Range, is_a, maybe, measured, within
 from dashboard.api.query import Query
 from dashboard.read.effects import counterfactual
 from dashboard.read.studies import Examples, examples, kept_verifications
+from engine.applications.replay.removals import ExactChange, exact_changes
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store.errors import DataloupeError
@@ -39,6 +40,21 @@ class Changed(Predicted):
     before: Annotated[Number | None, is_a(OUTPUT)]
     after: Annotated[Number | None, is_a(OUTPUT)]
     flips: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactlyChanged(Predicted):
+    """A test prediction with exact scores, with what the removal does to it by replay.
+
+    Attributes:
+        change: Of the model output, mean over the models; the interval is their least and most.
+        models: Number of replayed models.
+        agreeing: In how many of them the output changes in this direction.
+    """
+
+    change: Annotated[Range, is_a(CHANGE)]
+    models: int
+    agreeing: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +113,8 @@ class WhatIf(Head):
         emptied: Groups without any training example left: do not trust the prediction for them.
         by_group: Mean change of each group, the most negative first.
         verifications: Of exactly this removal by this method.
+        exact: The test predictions whose exact scores are kept in the study, by replay: prefer
+            these changes to those in `predictions`.
         predictions: The k test predictions that fall most, then the k that rise most; with
             `page=all`, every one in the order of the data.
     """
@@ -111,6 +129,7 @@ class WhatIf(Head):
     emptied: list[str]
     by_group: list[GroupChange]
     verifications: list[Verified]
+    exact: list[ExactlyChanged]
     predictions: list[Changed] = field(default_factory=list)
 
 
@@ -148,9 +167,23 @@ def answer(query: Query) -> Answer:
             for group, mean in sorted(found.by_group.items(), key=lambda item: item[1].mean)
         ],
         verifications=[_verified(study, one) for one in mine],
+        exact=_exact(study, tests, exact_changes(study, algorithm, removed.rows)),
     )
     entries = _entries(study, tests, found, rows)
     return Answer(content, Rows("predictions", entries, query.everything))
+
+
+def _exact(study: StudyReader, tests: Examples, changes: list[ExactChange]) -> list[ExactlyChanged]:
+    rows = np.array([one.test for one in changes], np.int64)
+    return [
+        ExactlyChanged(
+            **fields,
+            change=measured(CHANGE, one.change, study.dataset.output, "replay"),
+            models=one.models,
+            agreeing=one.agreeing,
+        )
+        for fields, one in zip(predicted_fields(study, tests, rows), changes, strict=True)
+    ]
 
 
 def _removed(query: Query) -> tuple[RemovalSet, bool]:

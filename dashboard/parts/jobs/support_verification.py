@@ -23,12 +23,16 @@ SEEDS = 5
 SECONDS = 2.0
 
 
-def verify_button(study: StudyReader, found: Supports, row: int) -> None:
-    """Show a button that retrains without the removal set of one prediction."""
+def verify_button(study: StudyReader, found: Supports, row: int, exact: bool = False) -> None:
+    """Show a button that retrains without the removal set of one prediction.
+
+    Args:
+        exact: Without the set found by replay.
+    """
     clicked = st.button(
         "Verify",
         icon=":material/science:",
-        key="verify",
+        key="verify_exact" if exact else "verify",
         **gate(
             "run",
             help=f"Retrain {SEEDS} models without its removal set: "
@@ -36,7 +40,7 @@ def verify_button(study: StudyReader, found: Supports, row: int) -> None:
         ),
     )
     if clicked:
-        _submit(study, found, [row], SEEDS)
+        _submit(study, found, [row], SEEDS, exact)
         st.rerun()  # The whole page: the progress is shown above this fragment.
 
 
@@ -111,7 +115,9 @@ def _submit_first(study: StudyReader, found: Supports, rows: np.ndarray) -> None
     _submit(study, found, [int(row) for row in rows[:first]], seeds)
 
 
-def _submit(study: StudyReader, found: Supports, rows: list[int], seeds: int) -> None:
+def _submit(
+    study: StudyReader, found: Supports, rows: list[int], seeds: int, exact: bool = False
+) -> None:
     """Submit the job; an error is shown on the page."""
     parameters = {
         "tests": rows,
@@ -120,6 +126,7 @@ def _submit(study: StudyReader, found: Supports, rows: list[int], seeds: int) ->
         "probability": found.probability,
         "algorithm": found.algorithm,
         "method": found.method,
+        "exact": exact,
     }
     what = f"test example {rows[0]}" if len(rows) == 1 else f"{len(rows)} predictions"
     enqueue(study, KIND, parameters, f"Verify {what}")

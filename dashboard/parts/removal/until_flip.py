@@ -11,7 +11,6 @@ import streamlit as st
 from dashboard.location import Location, keep
 from dashboard.names import short
 from dashboard.parts.charts.flip_curve import flip_curve
-from dashboard.parts.controls.tags_and_notes import tags_panel
 from dashboard.parts.gallery.cards import influence_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.jobs.support_verification import verify_button
@@ -32,7 +31,7 @@ SIDE = 84
 def until_flip(
     study: StudyReader, found: Supports, row: int, asked: int | None, here: Location
 ) -> None:
-    """Show the curve with its slider, the proof, the removal set, tags and notes.
+    """Show the curve with its slider, the proof and the removal set.
 
     Args:
         asked: The number of removed examples in the URL; None for the support estimate.
@@ -86,7 +85,6 @@ def until_flip(
         here,
         "What if these were removed?",
     )
-    tags_panel(study, found.algorithm, row)
 
 
 def verdict(found: Supports, test_examples: Examples, row: int, k: int) -> str:
@@ -127,8 +125,14 @@ def verdict(found: Supports, test_examples: Examples, row: int, k: int) -> str:
     )
 
 
-def proof(test_examples: Examples, row: int, one: Verification | None) -> str:
-    """The result of retraining, or a note that the prediction is not verified."""
+def proof(
+    test_examples: Examples, row: int, one: Verification | None, predicted: float | None = None
+) -> str:
+    """The result of retraining, or a note that the prediction is not verified.
+
+    Args:
+        predicted: Change of the output that replay predicted; None: what the scores predicted.
+    """
     outcome = None if one is None else one.of(row)
     if one is None or outcome is None or outcome.flips is None or outcome.flips_with is None:
         return (
@@ -143,8 +147,10 @@ def proof(test_examples: Examples, row: int, one: Verification | None) -> str:
     change = f"{test_examples.output} changed by {CHANGE.text(outcome.change)}"
     if outcome.low is not None and outcome.high is not None:
         change += f" ({CHANGE.range(outcome.low, outcome.high)})"
-    if outcome.predicted is not None:
-        change += f", predicted {CHANGE.text(outcome.predicted.mean)}"
+    if predicted is None and outcome.predicted is not None:
+        predicted = outcome.predicted.mean
+    if predicted is not None:
+        change += f", predicted {CHANGE.text(predicted)}"
     return (
         f'<p class="dl-result" data-kind="{"good" if good else "wrong"}" role="status">'
         f"{'Verified' if good else 'Refuted'}: {escape(summary)}.</p>"

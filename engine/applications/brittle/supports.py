@@ -23,20 +23,18 @@ with fewer than `REQUIRED_AGREEMENT` of the checkpoints in agreement there is no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from engine import store
 from engine.applications.verification.record import Verification
-from engine.applications.verification.verifying import Request, check, request_of, verify_all
+from engine.applications.verification.verifying import Request, request_of, verify_all
 from engine.attribution.evaluation.effects import Units, removals
 from engine.attribution.evaluation.quality import TWO_SIDED_95
 from engine.attribution.scores.top_k import top_k_among
-from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.errors import DataloupeError
@@ -46,7 +44,7 @@ from engine.study.capabilities import require
 from engine.study.counterfactuals import read_units
 from engine.study.groups import read_group_numbers
 from engine.study.models import read_class_numbers, read_mean_logits, read_predictions
-from engine.study.names import resolve_algorithm, resolve_method, resolve_rows
+from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
@@ -146,13 +144,14 @@ class Supports:
     def flip_probability(self, tests: np.ndarray) -> np.ndarray:
         """Probability of a flip without the first 1 to K removed rows: float64 `[t, K]`."""
         deviation, freedom = self._errors(tests)
-        return self._beyond(tests, self.after(tests), deviation, freedom)
+        return beyond(self.right[tests, None], self.after(tests), deviation, freedom)
 
     def chance_probability(self, tests: np.ndarray) -> np.ndarray:
         """`flip_probability` with nothing removed, by chance alone: float64 `[t]`."""
         error = self.logit_gap_deviation[tests, None] / np.sqrt(self.checkpoints)
         freedom = np.full(error.shape, self.checkpoints - 1.0)
-        return self._beyond(tests, self.logit_gap[tests, None], error, freedom)[:, 0]
+        gaps = self.logit_gap[tests, None]
+        return beyond(self.right[tests, None], gaps, error, freedom)[:, 0]
 
     def removal(self, test: int, size: int | None = None) -> np.ndarray:
         """Training rows to remove, strongest first: `size` of them, or the support estimate."""
@@ -178,18 +177,6 @@ class Supports:
         freedom = max(self.checkpoints - 1, 1) / np.maximum(np.square(share), _SMALL)
         return np.sqrt(variance), np.minimum(freedom, _NORMAL)
 
-    def _beyond(
-        self, tests: np.ndarray, gaps: np.ndarray, deviation: np.ndarray, freedom: np.ndarray
-    ) -> np.ndarray:
-        """Probability that logit gaps `[t, K]` with these errors are on the other side of 0."""
-        from scipy.special import stdtr
-
-        towards = np.where(self.right[tests], -1, 1)[:, None]
-        beyond: np.ndarray = stdtr(
-            np.maximum(freedom, 1), towards * gaps / np.maximum(deviation, _SMALL)
-        )
-        return beyond
-
     def _blocks(self) -> Iterator[np.ndarray]:
         """All test rows, so many at a time as fit into memory with K numbers each."""
         step = max(1, _BLOCK_BYTES // (64 * self.at_most))
@@ -205,6 +192,24 @@ class Supports:
             agreed & (self.index[tests] >= 0), self.flip_probability(tests), -1.0
         )
         return likely
+
+
+def beyond(
+    right: np.ndarray, gaps: np.ndarray, deviation: np.ndarray, freedom: np.ndarray
+) -> np.ndarray:
+    """Probability that logit gaps with these errors are on the other side of 0.
+
+    Args:
+        right: Whether the prediction is right now.
+        deviation, freedom: Standard deviation of the errors, and its degrees of freedom.
+    """
+    from scipy.special import stdtr
+
+    towards = np.where(right, -1, 1)
+    found: np.ndarray = stdtr(
+        np.maximum(freedom, 1), towards * gaps / np.maximum(deviation, _SMALL)
+    )
+    return found
 
 
 def _quantile(freedom: np.ndarray) -> np.ndarray:
@@ -247,7 +252,7 @@ def find(
     each, agreeing = logit_gaps(study, algorithm)
     checkpoints = len(each)
     index, score = _strongest(study, algorithm, method, min(at_most, study.dataset.n_train), right)
-    _keep_one_of_every_class(study, index, score)
+    keep_one_of_every_class(study, index, score)
     return Supports(
         algorithm=algorithm,
         method=method,
@@ -321,7 +326,7 @@ def _search_scores(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _keep_one_of_every_class(study: StudyReader, index: np.ndarray, score: np.ndarray) -> None:
+def keep_one_of_every_class(study: StudyReader, index: np.ndarray, score: np.ndarray) -> None:
     """Cut removal sets, in place, before they contain all examples of a class."""
     labels = read_group_numbers(study, "train")
     sizes = np.bincount(labels)
@@ -374,35 +379,6 @@ def requests(study: StudyReader, supports: Supports, tests: Iterable[int]) -> li
             )
         found.append(request_of(study, supports.removal(test).tolist(), [test]))
     return found
-
-
-def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of `run_job`, complete and checked. Raises as `verify_brittle`."""
-    defaults: dict[str, Any] = {"tests": [], "at_most": AT_MOST, "seeds": 5, "algorithm": None}
-    defaults |= {"probability": PROBABILITY, "method": None, "device": "auto", "workers": None}
-    request = complete(defaults, parameters)
-    algorithm, method = check(study, request["algorithm"], request["method"], request["seeds"])
-    tests = resolve_rows(study, "test", request["tests"]).tolist()
-    if not tests:
-        raise DataloupeError("Name at least one prediction to verify.")
-    supports = find(study, algorithm, method, request["at_most"], request["probability"])
-    requests(study, supports, tests)
-    return request | {"tests": tests, "algorithm": algorithm, "method": method}
-
-
-def run_job(study: StudyReader, parameters: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Run as a job of the queue: verify predictions by their removal sets.
-
-    Args:
-        parameters: From `check_job`.
-    """
-    arguments = dict(parameters)
-    tests = arguments.pop("tests")
-    named = ("algorithm", "method", "at_most", "probability")
-    supports = find(study, *(arguments.pop(name) for name in named))
-    found = verify_brittle(study, supports, tests, report=report, **arguments)
-    flipped = sum(one.outcomes[0].flipped for one in found)
-    return {"verifications": [one.id for one in found], "tests": len(found), "flipped": flipped}
 
 
 def verified(supports: Supports, verifications: Sequence[Verification]) -> dict[int, Verification]:

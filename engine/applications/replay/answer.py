@@ -19,13 +19,15 @@ from engine.attribution.evaluation.quality import Measured
 from engine.build.replaying import (
     Query,
     check_replayable,
+    kept_queries,
     replay,
     replay_file,
     replay_fingerprint,
 )
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
-from engine.store.errors import DataloupeError
+from engine.store import layout
+from engine.store.errors import DataloupeError, SpecError, UploadError
 from engine.study.names import resolve_algorithm, resolve_rows
 from engine.study.reader import StudyReader
 
@@ -70,10 +72,15 @@ class Answer:
         count: np.ndarray = (np.sign(some) == np.sign(some.mean(axis=0))).sum(axis=0)
         return count
 
+    def changes(self, rows: np.ndarray) -> np.ndarray:
+        """Predicted change of each model's output without these examples, `[seeds]`."""
+        each: np.ndarray = -self.scores[:, rows].sum(axis=1, dtype=np.float64)
+        return each
+
     def without(self, rows: np.ndarray) -> Measured:
         """Predicted change of the output without these examples: its mean, and the least and the
         most of the models."""
-        changes = -self.scores[:, rows].sum(axis=1, dtype=np.float64)
+        changes = self.changes(rows)
         return Measured(float(changes.mean()), float(changes.min()), float(changes.max()))
 
 
@@ -94,6 +101,25 @@ def read_answer(study: StudyReader, row: int, algorithm: str) -> Answer | None:
         np.stack([one["scores"] for one in found]).astype(np.float64),
         np.concatenate([one["value"] for one in found]),
         read_smoothness(study, algorithm),
+    )
+
+
+def replayed(study: StudyReader, algorithm: str) -> list[int]:
+    """Test rows with exact scores of their own, with this data and recipe, ascending.
+
+    None for models that cannot be trained again.
+    """
+    if not layout.has_replays(study.root, algorithm):
+        return []
+    try:
+        check_replayable(study, algorithm)
+        fingerprint = replay_fingerprint(study, algorithm)
+    except (SpecError, UploadError):  # what was kept belongs to another recipe
+        return []
+    return sorted(
+        query.tests[0]
+        for query in kept_queries(study, algorithm, fingerprint)
+        if query == Query(query.tests[:1], (1.0,))
     )
 
 

@@ -76,8 +76,8 @@ KINDS: dict[str, Kind] = {
     ),
     "brittle": Kind(
         "Verify predictions",
-        "engine.applications.brittle.supports:check_job",
-        "engine.applications.brittle.supports:run_job",
+        "engine.applications.brittle.job:check_job",
+        "engine.applications.brittle.job:run_job",
     ),
     "replay": Kind(
         "Compute exact scores",

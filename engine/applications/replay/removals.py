@@ -1,0 +1,49 @@
+"""What a removal does to the predictions that were replayed, beside what scores estimate.
+
+for one in exact_changes(study, algorithm, rows):
+    one.test, one.change.mean
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.applications.replay.answer import read_answer, replayed
+from engine.attribution.evaluation.quality import Measured
+from engine.study.reader import StudyReader
+
+
+@dataclass(frozen=True)
+class ExactChange:
+    """The change of one prediction's output, by replay.
+
+    Attributes:
+        test: Its row.
+        change: Its mean over the models, and the least and the most of them.
+        models: Number of models.
+        agreeing: In how many of them the output changes in the direction of the mean.
+    """
+
+    test: int
+    change: Measured
+    models: int
+    agreeing: int
+
+
+def exact_changes(study: StudyReader, algorithm: str, removed: np.ndarray) -> list[ExactChange]:
+    """What removing these training rows does to each prediction with kept exact scores.
+
+    The strongest change comes first.
+    """
+    found = []
+    for test in replayed(study, algorithm):
+        answer = read_answer(study, test, algorithm)
+        if answer is None:  # kept of other models only
+            continue
+        each = answer.changes(removed)
+        change = answer.without(removed)
+        agreeing = int((np.sign(each) == np.sign(change.mean)).sum())
+        found.append(ExactChange(test, change, len(each), agreeing))
+    return sorted(found, key=lambda one: -abs(one.change.mean))
