@@ -16,7 +16,7 @@ def test_every_template_is_a_valid_spec(name: str, tmp_path: Path) -> None:
     assert Study.create(tmp_path / "study", spec_from_template(name, "x")).spec.algorithms
 
 
-@pytest.mark.parametrize("name", ["photos", "text", "transformers"])
+@pytest.mark.parametrize("name", ["photos", "photos-smooth", "text", "transformers"])
 def test_its_run_bank_can_be_uncommented(name: str, tmp_path: Path) -> None:
     text = spec_from_template(name, "x")
     assert Study.create(tmp_path / "as-it-is", text).spec.subset_runs.masks == 0

@@ -11,6 +11,7 @@ import pytest
 from engine import Study
 from engine.applications.replay.answer import KIND, check_job, read_answer, trainings
 from engine.applications.replay.smoothness import Smoothness, levers_of, read_smoothness
+from engine.data.templates import spec_from_template
 from engine.models import build_model
 from engine.running import processes
 from engine.running.jobs.kinds import kind
@@ -90,6 +91,15 @@ def test_levers_are_those_that_the_model_has(
     found = " ".join(levers_of(model, spec))
     assert all(word in found for word in expected)
     assert not any(word in found for word in not_expected)
+
+
+def test_the_smooth_template_has_pulled_its_levers(tmp_path: Path) -> None:
+    text = spec_from_template("photos-smooth", "x")
+    spec = Study.create(tmp_path / "study", text).spec.algorithms["cnn"]
+    shape = {"shape": [3, 32, 32]}
+    model = build_model(spec.architecture, spec.architecture_options, shape, 3, seed=0)
+    words = " ".join(levers_of(model, spec))
+    assert not any(lever in words for lever in ("GELU", "pooling", "batch_size"))
 
 
 def test_words_follow_the_value() -> None:
