@@ -74,7 +74,7 @@ def measure_model(model: str) -> dict[str, Any]:
         found[name] = {
             "accuracy": replay.accuracy(algorithm),
             "smoothness": replay.mean_smoothness(algorithm),
-            "lds": replay.quality(algorithm, FRACTION, replay.scores(algorithm)),
+            "lds": replay.quality(algorithm, FRACTION, replay.scores(algorithm, 1), [replay.SEED]),
         }
         log(f"{model} {name}: {found[name]}")
     return found

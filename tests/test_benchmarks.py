@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import lds as lds_benchmark
 from benchmarks import rivals, robustness, robustness_inputs, robustness_kills, workload
+from engine.models import build_model
 from engine.store.spec import AlgorithmSpec
 from tests.builders.exact_gradients import dense_gradients
 
@@ -233,3 +234,22 @@ def test_every_part_of_robustness_has_its_figures():
     names = {part.__name__.rpartition(".")[2] for part in robustness.PARTS}
     files = {path.stem for path in Path(robustness.__file__).parent.glob("robustness_*.py")}
     assert names == files
+
+
+def test_levers_are_pulled_one_by_one_and_all_together():
+    from benchmarks import levers
+
+    for model, base in levers.BASES.items():
+        found = levers.variants(model)
+        assert found.pop("none") == base
+        every = found.pop("all").model_dump()
+        assert list(found) == list(levers.LEVERS[model])
+        changed = dict.fromkeys(found, {})
+        for name, recipe in found.items():
+            build_model(recipe.architecture, recipe.architecture_options, workload.ENCODING, 10, 0)
+            now, before = recipe.model_dump(), base.model_dump()
+            changed[name] = {key for key in now if now[key] != before[key]}
+            for key in changed[name] - {"architecture_options"}:
+                assert every[key] == now[key]
+            assert recipe.architecture_options.items() <= every["architecture_options"].items()
+        assert all(changed.values())
