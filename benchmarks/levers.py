@@ -90,7 +90,8 @@ def variants(model: str) -> dict[str, AlgorithmSpec]:
 def with_levers(model: str, levers: list[dict[str, dict[str, Any]]]) -> AlgorithmSpec:
     """The recipe of a model with these levers pulled."""
     base = BASES[model]
-    options, changes = dict(base.architecture_options), {}
+    options = dict(base.architecture_options)
+    changes: dict[str, Any] = {}
     for lever in levers:
         options |= lever.get("options", {})
         changes |= lever.get("changes", {})

@@ -244,7 +244,7 @@ def test_levers_are_pulled_one_by_one_and_all_together():
         assert found.pop("none") == base
         every = found.pop("all").model_dump()
         assert list(found) == list(levers.LEVERS[model])
-        changed = dict.fromkeys(found, {})
+        changed = {}
         for name, recipe in found.items():
             build_model(recipe.architecture, recipe.architecture_options, workload.ENCODING, 10, 0)
             now, before = recipe.model_dump(), base.model_dump()
