@@ -119,13 +119,17 @@ document.addEventListener("click", (event) => {
   if (byPointer) [0, 100, 400].forEach((delay) => setTimeout(giveBack, delay));
 }, true);
 
-// Streamlit calls the place to drop files presentational, and names it: screen readers get both.
+// What follows Streamlit's changes of the page.
 let tidying = false;
 new MutationObserver(() => {
   if (tidying) return;
   tidying = true;
   requestAnimationFrame(() => {
     tidying = false;
+    // Popovers, tooltips and the palette are beside the app, and get no color scheme from it.
+    const app = document.querySelector(".stApp");
+    if (app) document.documentElement.style.colorScheme = getComputedStyle(app).colorScheme;
+    // The place to drop files is called presentational, and named: screen readers get both.
     const dropzones = "[data-testid=stFileUploaderDropzone][role=presentation]";
     for (const one of document.querySelectorAll(dropzones)) one.setAttribute("role", "group");
   });

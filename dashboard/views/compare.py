@@ -14,8 +14,9 @@ import streamlit as st
 from dashboard.location import Location, go, read_location
 from dashboard.names import plain, short
 from dashboard.parts.compare.comparison_download import comparison_export
-from dashboard.parts.compare.distinguishing_directions import directions
+from dashboard.parts.compare.distinguishing_directions import choose_direction, directions
 from dashboard.parts.compare.hypothesis_test import hypothesis
+from dashboard.parts.compare.letters import letter
 from dashboard.parts.compare.quick_report import quick_report
 from dashboard.parts.compare.side_by_side import side_by_side
 from dashboard.parts.compare.upload_form import upload_form
@@ -72,18 +73,19 @@ uploads = study.uploads
 
 def choose(a: str, b: str) -> None:
     """Controls for the two algorithms and, if there are several methods, their scores."""
-    names = list(study.algorithms)
-    with st.container(horizontal=True, vertical_alignment="bottom", key="two"):
-        for key, value, method in (("a", a, query.method_a), ("b", b, query.method_b)):
+    for key, value, method in (("a", a, query.method_a), ("b", b, query.method_b)):
+        with st.container(horizontal=True, vertical_alignment="center", width="content"):
+            st.html(letter(key), width="content")
             st.session_state[f"compared_{key}"] = value
             st.selectbox(
                 f"Algorithm {key.upper()}",
-                names,
+                list(study.algorithms),
                 format_func=partial(name_of, study),
                 key=f"compared_{key}",
                 on_change=chosen,
                 args=(key, a, b),
-                width=280,
+                label_visibility="collapsed",
+                width=210,
             )
             methods = methods_of(study, value)
             if len(methods) > 1:
@@ -95,15 +97,16 @@ def choose(a: str, b: str) -> None:
                     key=f"by_{key}",
                     on_change=chosen_scores,
                     args=(key, b if key == "a" else a),
-                    width=200,
+                    label_visibility="collapsed",
+                    width=150,
                 )
-        st.button(
-            "Swap",
-            icon=":material/swap_horiz:",
-            key="swap",
-            on_click=show,
-            kwargs={"a": b, "b": a, "by_a": query.method_b, "by_b": query.method_a},
-        )
+    st.button(
+        "Swap",
+        icon=":material/swap_horiz:",
+        key="swap",
+        on_click=show,
+        kwargs={"a": b, "b": a, "by_a": query.method_b, "by_b": query.method_a},
+    )
 
 
 def show(**parameters: str | None) -> None:
@@ -224,6 +227,8 @@ def panes(study: StudyReader, here: Location) -> None:
     now = opened(now, about)
     with st.container(horizontal=True, vertical_alignment="center", key="panes"):
         choice("Show", PANES, now.pane, "pane", FOUND, label_visibility="collapsed")
+        if now.pane == FOUND:
+            choose_direction(study, about, now)
         st.space("stretch")
         comparison_export(study, about)
     if about["indicative"]:
@@ -243,9 +248,15 @@ def panes(study: StudyReader, here: Location) -> None:
 
 # --- the page ----------------------------------------------------------------------------------
 
-with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title("Compare", "two learning algorithms: what each relies on and the other does not"))
+with st.container(horizontal=True, vertical_alignment="center", key="two"):
+    words = "what one learning algorithm relies on and another does not"
+    st.html(title("Compare", words if query.b is None else ""), width="content")
+    if query.b is not None:
+        choose(query.a, query.b)
     st.space("stretch")
+    if query.b is not None:
+        with st.popover("Upload a model", icon=":material/upload:", width="content", key="new"):
+            upload_form(study)
     copy_link("copy")
 if query.problems:
     warning(["This link has invalid parameters.", *query.problems])
@@ -255,19 +266,10 @@ if query.b is None:
         "Upload checkpoints that were trained on the same data in a different way, or add a "
         "second learning algorithm to study.toml and build it.",
     )
-count = f" ({len(uploads):,})" if uploads else ""
-with st.expander(
-    f"Upload a model, or see the uploads{count}",
-    icon=":material/upload:",
-    expanded=query.b is None or "upload_message" in st.session_state,
-    key="uploads",
-):
     upload_form(study)
     upload_list(study)
-if query.b is None:
     st.stop()
 
-choose(query.a, query.b)
 if known := [copy for one in (query.a, query.b) if one in uploads for copy in uploads[one].copies]:
     warning(known)
 if comparison_of(study, query) is None:
@@ -281,3 +283,6 @@ else:
         ) as glance:
             if glance.open:
                 quick(query.a, query.b)
+if uploads:
+    with st.expander(f"Uploads ({len(uploads):,})", icon=":material/upload:", key="uploads"):
+        upload_list(study)

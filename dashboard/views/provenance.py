@@ -113,7 +113,8 @@ with left:
                 "Task": dataset.task,
                 **({"Classes": short(", ".join(dataset.classes))} if dataset.classes else {}),
                 **({} if has(study, "classes") else {"Model output": dataset.output_title}),
-                "Encoding": ", ".join(f"{key} {value}" for key, value in dataset.encoding.items()),
+                "Encoding": ", ".join(f"{key} {value}" for key, value in dataset.encoding.items())
+                or "None",
                 "Notes": " ".join(dataset.notes) or "None",
                 "Warnings": " ".join(dataset.warnings) or "None",
             }
@@ -131,9 +132,9 @@ with left:
     )
     heading("For programs")
     st.html(
-        '<p>Every page has a twin in JSON: <a href="api">the API of this server</a>, described by '
-        '<a href="api/openapi.json">its OpenAPI document</a>. <code>dataloupe mcp</code> lets an '
-        "assistant ask the same.</p>"
+        '<p class="dl-aside">Every page has a twin in JSON: <a href="api">the API of this '
+        'server</a>, described by <a href="api/openapi.json">its OpenAPI document</a>. '
+        "<code>dataloupe mcp</code> lets an assistant ask the same.</p>"
     )
     heading("This server")
     facts(

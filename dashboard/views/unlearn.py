@@ -198,6 +198,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("Unlearn", chosen.words if chosen else "make a model forget training data"))
     st.space("stretch")
     if chosen is not None:
+        with st.popover("Other set", icon=":material/ink_eraser:", width="content", key="other"):
+            removal_choice(study, location, training, kind, ASKING)
         st.page_link(
             WHAT_IF,
             label="What if",
@@ -218,12 +220,6 @@ if chosen is None:
     )
     others(None)
     st.stop()
-with st.expander(
-    f"Forget other {kind}s",
-    icon=":material/ink_eraser:",
-    expanded="removal_message" in st.session_state,
-):
-    removal_choice(study, location, training, kind, ASKING)
 try:
     removed = forget_set(study, chosen.rows.tolist())
 except DataloupeError as error:

@@ -83,6 +83,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("What if", chosen.words if chosen else "some training data were removed"))
     st.space("stretch")
     if chosen is not None:
+        with st.popover("Other set", icon=":material/content_cut:", width="content", key="other"):
+            removal_choice(study, location, training, kind, ASKING)
         st.page_link(
             UNLEARN,
             label="Forget these",
@@ -100,8 +102,6 @@ if chosen is None:
         "can be verified by retraining.",
     )
     st.stop()
-with st.expander("Choose other training data", icon=":material/content_cut:"):
-    removal_choice(study, location, training, kind, ASKING)
 
 # --- predicted effect --------------------------------------------------------------------------
 

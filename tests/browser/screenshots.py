@@ -1,153 +1,126 @@
-"""Screenshots of every page, for docs/.
+"""Screenshots of the pages of a study.
 
-python -m tests.browser.screenshots STUDY [FOLDER [PAGE …]]
+python -m tests.browser.screenshots STUDY [FOLDER [STATE …]]        those that docs/ shows
+python -m tests.browser.screenshots STUDY FOLDER --all [STATE …]    every state, in whole pages
+
+With --all, each state is shown at three widths, light and dark, and what is wrong by measure is
+printed: content that starts too low, a page that scrolls sideways, text that is cut.
 
 Compare is best of a study with a comparison, such as `dataloupe case-study augmentation` makes.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-import numpy as np
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, ViewportSize
 
-from dashboard.read.comparisons import EXAMPLE, FOUND, HYPOTHESIS
 from engine.api import Study
-from engine.applications.brittle.supports import find
-from engine.applications.modeldiff.comparison import read_comparison
-from engine.applications.unlearning.audit_record import read_audits
-from engine.applications.unlearning.method_verdict import best, method_verdict
-from engine.store import layout
-from engine.study.examples import read_thumbnail
-from engine.study.names import resolve_row
-from engine.study.rankings import find_influences
-from engine.study.removal_sets import keep_set, kept_sets
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
+from tests.browser.measures import measured
+from tests.browser.page_states import State, states
 
-VIEWS = {
-    "light": (DESKTOP, "light"),
-    "dark": (DESKTOP, "dark"),
-    "phone": (PHONE, "light"),
-}
-
-
-def addresses(root: Path) -> dict[str, str]:
-    """Name of a page → its address. Explain shows a mistake that is almost right."""
-    study = Study.open(root)
-    predictions = study.predictions("test")
-    mistakes = predictions[~predictions["correct"]]["output"]
-    mistake = study.table("test")["id"].iloc[mistakes.idxmax()]
-    explained = resolve_row(study, "test", str(mistake))
-    opposer = study.table("train")["id"].iloc[find_influences(study, explained, 1)[2][0]]
-    supporters = find_influences(study, explained, 40)[0]
-    removed = keep_set(study, supporters, f"40 strongest supporters of {mistake}").key
-    return {
-        "overview": "",
-        "test-set": "test-set",
-        "training-set": "training-set?sort=suspicion",
-        "review": "training-set?view=review",
-        "explain": f"explain?test={mistake}&result=wrong",
-        "training": f"training?test={mistake}&train={opposer}",
-        "brittle": brittle_address(study),
-        "map": f"map?train={opposer}",
-        "what-if": f"what-if?set={removed}",
-        **compare_addresses(study),
-        "unlearn": unlearn_address(study, removed),
-        "live": "live",
-        "quality": "quality",
-        "jobs": "jobs",
-        "provenance": "provenance",
-    }
+WIDE: ViewportSize = {"width": 1920, "height": 1080}
+LONGEST = 3600
+"""Of a picture of a whole page, in pixels."""
+READY = (
+    ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job, "
+    ".dl-building, .js-plotly-plot .plot-container, .stAlert, [data-testid=stDataFrame], "
+    "body:not(:has(.stApp))"
+)
 
 
-def compare_addresses(study: Study) -> dict[str, str]:
-    """Compare before anything is uploaded; an upload's report, and the panes of a comparison."""
-    found = {}
-    for upload in study.uploads:
-        found["compare-upload"] = f"compare?b={upload}"
-    for path in layout.comparison_files(study.root):
-        about = read_comparison(study, path.stem)
-        a, b = (about[key]["algorithm"] for key in ("a", "b"))
-        by = f"by_a={about['a']['method']}&by_b={about['b']['method']}"
-        # The side whose first direction is the least likely to be chance.
-        side = min("ab", key=lambda key: about["directions"][key][0]["p"] or 1)
-        panes = {"compare": FOUND, "compare-hypothesis": HYPOTHESIS, "compare-example": EXAMPLE}
-        for name, pane in panes.items():
-            found[name] = f"compare?a={a}&b={b}&{by}&side={side}&pane={pane}"
-    return {"compare": "compare", **found}
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
-def brittle_address(study: Study) -> str:
-    """Brittle with the first prediction that takes five removals or more, where there is one; of
-    those as likely as not where none is likelier."""
-    for likely in (80, 50):
-        found = find(study, probability=likely / 100)
-        shown = [row for row in found.ranked if found.size[row] >= 5]
-        if shown:
-            return f"brittle?likely={likely}&test={study.table('test')['id'].iloc[shown[0]]}"
-    return "brittle"
+class Screen(NamedTuple):
+    """A size of the window.
+
+    Attributes:
+        names: Of its pictures, by color scheme; docs/ shows those of `documented`.
+    """
+
+    size: ViewportSize
+    names: dict[str, str]
+    documented: tuple[str, ...] = ()
 
 
-def unlearn_address(study: Study, removed: str) -> str:
-    """Unlearn with the last audit that says Forgotten, or the last one, or without any."""
-    audits = read_audits(study)
-    if not audits:
-        return f"unlearn?set={removed}"
-    forgot = [one for one in audits if method_verdict(one, best(one)).grade == "good"]
-    audit = (forgot or audits)[-1]
-    forgotten = {one.rows.tobytes(): one.key for one in kept_sets(study, 100)}
-    rows = np.array(audit.forget, np.int64)
-    words = f"{len(rows)} of an audit"
-    return f"unlearn?set={forgotten.get(rows.tobytes()) or keep_set(study, rows, words).key}"
+SCREENS = (
+    Screen(DESKTOP, {"light": "light", "dark": "dark"}, ("light", "dark")),
+    Screen(PHONE, {"light": "phone", "dark": "phone-dark"}, ("phone",)),
+    Screen(WIDE, {"light": "wide", "dark": "wide-dark"}),
+)
 
 
-def own_picture(study: Study) -> bytes:
-    """What is dropped into Live: a test picture, enlarged."""
-    file = io.BytesIO()
-    read_thumbnail(study, "test", 0).resize((112, 112)).save(file, "PNG")
-    return file.getvalue()
+def screenshots(
+    browser: Browser, url: str, state: State, screen: Screen, target: Path, every: bool
+) -> list[str]:
+    """Take the pictures of a state on a screen: of the whole page if all are wanted.
 
-
-def screenshot(
-    browser: Browser, url: str, view: str, target: Path, dropped: bytes | None = None
-) -> None:
-    """Take one picture of the first screen, once this picture was dropped into it."""
-    size, scheme = VIEWS[view]
-    context = browser.new_context(viewport=size, color_scheme=scheme)
-    context.add_init_script("localStorage.setItem('dataloupe.first-steps', 'dismissed')")
+    Returns:
+        What is wrong by measure.
+    """
+    schemes = [one for one in SCHEMES if every or screen.names[one] in screen.documented]
+    if not schemes:
+        return []
+    context = browser.new_context(viewport=screen.size)
     page = context.new_page()
-    page.goto(url)
-    if dropped is not None:
-        page.locator("input[type=file]").set_input_files(
-            files=[{"name": "mine.png", "mimeType": "image/png", "buffer": dropped}]
-        )
-        page.wait_for_selector(".gallery .thumb", timeout=120_000)
-    page.locator(
-        ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job, "
-        ".js-plotly-plot .plot-container"
-    ).filter(visible=True).first.wait_for()
-    settled(page).screenshot(path=target)
+    page.add_init_script(
+        "sessionStorage.seen ||= localStorage['dataloupe.first-steps'] = 'dismissed'"
+    )
+    page.goto(f"{url}/{state.address}")
+    page.locator(READY).filter(visible=True).first.wait_for()
+    stand(page)
+    state.act(page)
+    stand(page)
+    found = measured(page)
+    if every:
+        show_whole(page)
+    for scheme in schemes:
+        page.emulate_media(color_scheme=scheme)
+        stand(page)
+        page.screenshot(path=target.with_name(f"{target.name}-{screen.names[scheme]}.png"))
     context.close()
+    return [f"{target.name}-{screen.names['light']}: {problem}" for problem in found]
 
 
-def main(root: Path, folder: Path, only: list[str]) -> None:
-    """Take the pictures of all pages, or of those named."""
+def show_whole(page: Page) -> None:
+    """Make the window as high as the page."""
+    height = page.evaluate(
+        "(document.querySelector('[data-testid=stMain]') ?? document.body).scrollHeight"
+    )
+    size = page.viewport_size
+    assert size is not None
+    page.set_viewport_size(
+        {"width": size["width"], "height": min(LONGEST, max(height, size["height"]))}
+    )
+
+
+def stand(page: Page) -> None:
+    """Wait for a page of the dashboard; the page of the API has no script."""
+    if page.locator(".stApp").count():
+        settled(page)
+
+
+def main(root: Path, folder: Path, every: bool, only: list[str]) -> None:
+    """Take the pictures of all states, or of those named."""
     folder.mkdir(parents=True, exist_ok=True)
     with server(root) as url, chromium() as browser:
-        for name, path in addresses(root).items():
-            if only and name not in only:
+        for name, state in states(Study.open(root)).items():
+            if name not in only if only else not (every or state.documented):
                 continue
-            for view in VIEWS:
-                dropped = own_picture(Study.open(root)) if name == "live" else None
-                screenshot(browser, f"{url}/{path}", view, folder / f"{name}-{view}.png", dropped)
+            for screen in SCREENS:
+                for problem in screenshots(browser, url, state, screen, folder / name, every):
+                    print(problem, flush=True)
 
 
 if __name__ == "__main__":
+    given = [one for one in sys.argv[1:] if one != "--all"]
     main(
-        Path(sys.argv[1]),
-        Path(sys.argv[2] if len(sys.argv) > 2 else "docs/screenshots"),
-        sys.argv[3:],
+        Path(given[0]),
+        Path(given[1] if len(given) > 1 else "docs/screenshots"),
+        "--all" in sys.argv,
+        given[2:],
     )

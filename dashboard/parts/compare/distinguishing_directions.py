@@ -33,44 +33,54 @@ GROUPS = 3
 _MESSAGE = "note_message"
 
 
-def directions(study: StudyReader, about: dict[str, Any], query: Query, location: Location) -> None:
-    """Choose a side and a direction, and show it."""
+def choose_direction(study: StudyReader, about: dict[str, Any], query: Query) -> None:
+    """Controls for the side and, if it has any, for one of its directions."""
     names = {key: short(about[key]["name"]) for key in ("a", "b")}
-    noted = notes(study, about["id"])
-    found = about["directions"][query.key]
-    number = min(query.number, max(len(found) - 1, 0))
-    with st.container(horizontal=True, vertical_alignment="bottom", key="which_direction"):
-        st.session_state["side"] = query.key
+    st.session_state["side"] = query.key
+    st.segmented_control(
+        "Whose directions",
+        ["a", "b"],
+        format_func=lambda key: (
+            f"In {key.upper()} ({plain(names[key])}), "
+            f"not in {OTHER[key].upper()} ({plain(names[OTHER[key]])})"
+        ),
+        key="side",
+        required=True,
+        on_change=keep,
+        args=("side", None, ("direction",)),
+        label_visibility="collapsed",
+    )
+    if found := about["directions"][query.key]:
+        noted = notes(study, about["id"])
+        st.html('<div class="dl-where">Direction</div>', width="content")
+        st.session_state["direction"] = str(_number(about, query) + 1)
         st.segmented_control(
-            "Whose directions",
-            ["a", "b"],
-            format_func=lambda key: (
-                f"In {key.upper()} ({plain(names[key])}), "
-                f"not in {OTHER[key].upper()} ({plain(names[OTHER[key]])})"
-            ),
-            key="side",
+            "Direction",
+            [str(place + 1) for place in range(len(found))],
+            format_func=lambda shown: _label(noted.get((query.key, int(shown) - 1)), shown),
+            key="direction",
             required=True,
-            on_change=keep,
-            args=("side", None, ("direction",)),
+            on_change=_keep_direction,
+            args=(query.key,),
+            label_visibility="collapsed",
         )
-        if found:
-            st.session_state["direction"] = str(number + 1)
-            st.segmented_control(
-                "Direction",
-                [str(place + 1) for place in range(len(found))],
-                format_func=lambda shown: _label(noted.get((query.key, int(shown) - 1)), shown),
-                key="direction",
-                required=True,
-                on_change=_keep_direction,
-                args=(query.key,),
-            )
-    if not found:
+
+
+def directions(study: StudyReader, about: dict[str, Any], query: Query, location: Location) -> None:
+    """Show the directions of a side, and the chosen one."""
+    if not about["directions"][query.key]:
         aside("There is no direction along which they differ.")
         return
+    noted, number = notes(study, about["id"]), _number(about, query)
     st.html(bars(about, query.key, number, noted))
     one(study, about, query.key, number, location)
     note_form(study, about["id"], query.key, number, noted.get((query.key, number)))
     direction_space(study, about, query.key, number, location)
+
+
+def _number(about: dict[str, Any], query: Query) -> int:
+    """The chosen direction; the last one if there are fewer."""
+    return min(query.number, max(len(about["directions"][query.key]) - 1, 0))
 
 
 def _keep_direction(key: str) -> None:

@@ -12,15 +12,17 @@ import streamlit as st
 
 from dashboard.location import TRAINING, Location, go, largest_k_of
 from dashboard.names import short
+from dashboard.parts.compare.letters import lettered
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.gallery.cards import influence_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Group, gallery
-from dashboard.parts.layout.blocks import aside, heading
+from dashboard.parts.layout.blocks import aside
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.studies import Examples, badge, examples, requested_row, typed_id
 from engine.store.quantities import numbers_mean
 from engine.study.counterfactuals import read_units
+from engine.study.methods import method_title
 from engine.study.rankings import find_influences, influences
 from engine.study.reader import StudyReader
 
@@ -43,7 +45,7 @@ def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) 
     for column, key in zip(columns, ("a", "b"), strict=True):
         algorithm = about[key]["algorithm"]
         with column:
-            heading(f"{'AB'['ab'.index(key)]}: {short(about[key]['name'])}")
+            st.html(f'<h2 class="dl-heading">{lettered(key, about[key]["name"])}</h2>')
             quality_badge(badge(study, algorithm, about[key]["method"]))
             subject(study, algorithm, "test", row, tests[key].table.iloc[row].to_dict())
     found = {
@@ -91,7 +93,11 @@ def _both(
                     for card in cards
                 ],
                 title=f"{title} in {name}",
-                words=numbers_mean(training.output, about[key]["method"], units is not None),
+                words=numbers_mean(
+                    training.output,
+                    method_title(study, about[key]["algorithm"], about[key]["method"]),
+                    units is not None,
+                ),
                 sign=sign,
                 empty="None.",
             )

@@ -18,7 +18,6 @@ function openPalette() {
   if (palette.dialog?.open) return palette.dialog.close();
   if (!palette.dialog) buildPalette();
   const app = document.querySelector(".stApp");
-  palette.dialog.style.colorScheme = app ? getComputedStyle(app).colorScheme : "";
   palette.dialog.style.fontFamily = app ? getComputedStyle(app).fontFamily : "";
   palette.field.value = "";
   palette.dialog.showModal();

@@ -96,7 +96,7 @@ def removal_choice(
         for way in WAYS
         if (way != DIRECTION or found is not None) and (way != CLASS or training.classes)
     ]
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="bottom", key="removal_way"):
         way = st.segmented_control(
             "Choose by",
             ways,
