@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from benchmarks._report import log
+from benchmarks._server import ROOT
 from benchmarks.rivals import ekfac_scores, traker_scores
 from benchmarks.text_study import BASELINES
-from engine import Study
+from engine import Study, store
 from engine.attribution.datamodels.run_bank import RunBank
 from engine.attribution.evaluation.lds import lds_of_predictions
 from engine.attribution.evaluation.quality import Measured
@@ -26,6 +28,11 @@ from engine.models.calling import call
 from engine.store.layout import HYBRID, SPLITS, TRAK
 
 COUNTS = (1, 5)
+MOST = {
+    name: int(os.environ.get(f"DATALOUPE_TEXT_{name.upper()}", max(COUNTS)))
+    for name in ("traker", "ekfac")
+}
+"""Checkpoints of the other tools."""
 
 
 def lds_of_study(study: Study) -> dict[str, Any]:
@@ -54,16 +61,16 @@ def lds_of_study(study: Study) -> dict[str, Any]:
 
 
 def lds_of_others(study: Study) -> dict[str, Any]:
-    """The same of traker and kronfluence, averaged over the first 1 and 5 checkpoints."""
+    """The same of traker and kronfluence, averaged over the first 1 and 5 checkpoints, as far as
+    `MOST` allows."""
     test = study.bank(train=False).part("test")
     algorithm = next(iter(study.algorithms))
     found: dict[str, dict[str, Any]] = {}
-    for name, (scores, times_q) in OTHERS.items():
+    for name, (_, times_q) in OTHERS.items():
         total = np.zeros((study.dataset.n_test, study.dataset.n_train), np.float32)
         q = np.zeros(study.dataset.n_train, np.float32)
-        for checkpoint in range(max(COUNTS)):
-            log(f"{name}, checkpoint {checkpoint}")
-            total += scores(study, checkpoint)
+        for checkpoint in range(MOST[name]):
+            total += kept_scores(study, name, checkpoint)
             q += stored_out_to_loss(study, algorithm, checkpoint)
             count = checkpoint + 1
             if count in COUNTS:
@@ -71,6 +78,18 @@ def lds_of_others(study: Study) -> dict[str, Any]:
                 tau = combine(total.copy(), count, weight)
                 found.setdefault(name, {})[str(count)] = scored(tau, test)
     return found
+
+
+def kept_scores(study: Study, name: str, checkpoint: int) -> np.ndarray:
+    """Scores of another tool `[n_test, n_train]`; some take ten minutes, so that they are kept."""
+    q = stored_out_to_loss(study, next(iter(study.algorithms)), checkpoint)  # tells the model
+    fingerprint = store.fingerprint_of(name, q.tolist())
+    path = ROOT / ".bench" / "text" / f"{name}-{checkpoint}-{fingerprint}.safetensors"
+    if not path.exists():
+        log(f"{name}, checkpoint {checkpoint}")
+        scores = OTHERS[name][0](study, checkpoint).astype(np.float32)
+        store.write_tensors(path, {"scores": scores}, fingerprint)
+    return np.array(store.read_tensors(path)["scores"])
 
 
 def scored(tau: np.ndarray, test: RunBank) -> dict[str, float]:
