@@ -11,12 +11,12 @@ from rich.text import Text
 
 from engine.api import Study
 from engine.applications.replay.removals import ExactChange
-from engine.applications.replay.smoothness import measured_smoothness
+from engine.applications.replay.smoothness import measured_smoothness, smoothness_words
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.cli.printing import console, print_json, table
 from engine.cli.progress import job_progress
 from engine.store.errors import DataloupeError, SpecError, UnknownName
-from engine.store.quantities import CHANGE, INFLUENCE, SMOOTHNESS
+from engine.store.quantities import CHANGE, INFLUENCE
 from engine.store.text import counted
 from engine.study.capabilities import require
 from engine.study.models import read_predictions
@@ -98,6 +98,8 @@ def print_exact_changes(
         listed.add_row(str(id_), str(label), change, models, CHANGE.text(found.change[one.test]))
     shown.print("\nBy replay, where exact scores are kept (least and most of the models):")
     shown.print(listed)
+    if words := smoothness_words(study, found.algorithm):
+        shown.print(words, soft_wrap=True)
 
 
 def _rows(study: Study, algorithm: str, options: argparse.Namespace) -> np.ndarray:
@@ -188,7 +190,7 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
     shown.print(
         which,
         Text(f"Exact scores, mean of {counted(len(seeds), 'model')} of {algorithm}"),
-        Text(f"Smoothness {SMOOTHNESS.text(smoothness.value)}. {smoothness.words}"),
+        Text(smoothness_words(study, algorithm)),
         *(Text(f"Smoother with {one}") for one in smoothness.levers if not smoothness.smooth),
         sep="\n",
     )

@@ -68,7 +68,7 @@ def test_start_cancel_come_back_and_read(real: Study, url: str, browser: Browser
     exact = page.locator("section", has_text="Supporting, exactly")
     first = exact.locator(f'a.card[data-row="{rows[0]}"]')
     models = answer.agreeing(rows)[0]
-    expect(first).to_contain_text(f"helps in {models} of 5 models")
+    expect(first).to_contain_text(f"helps in {models} of 5")
     page.context.close()
     assert sideways(browser, f"{url}/explain?test={TEST}", ".gallery") <= 0
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Study, store
+from engine import Study
 from engine.applications.replay.answer import KIND
-from engine.build.replaying import replay_fingerprint
 from engine.running.jobs import queue
 from engine.store import layout
 from engine.study.rankings import read_top
-from tests.builders.kept_replay import keep_replay
+from tests.builders.kept_replay import keep_replay, keep_smoothness
 from tests.builders.page_contents import component_of, words
 from tests.builders.synthetic_study import write_study
 
@@ -45,28 +44,27 @@ def test_it_is_offered_with_its_cost_and_runs_as_a_job(
 @pytest.mark.parametrize("value", [0.93, 0.2])
 def test_the_answer_stands_beside_the_estimate(visit: Any, study: Study, value: float) -> None:
     algorithm = next(iter(study.algorithms))
-    fingerprint = replay_fingerprint(study, algorithm)
     top = read_top(study, algorithm)
     first, other = int(top["support_index"][3][0]), int(top["oppose_index"][3][0])
     scores = np.zeros((5, 60), np.float32)
     scores[:, first] = (1.0, 1.0, 1.0, 1.0, 2.0)
     scores[:, other] = (0.5, 0.5, 0.5, 0.5, -0.5)  # the estimate has it opposing
     keep_replay(study, 3, scores)
-    path = layout.replay_file(study.root, algorithm, fingerprint, "smoothness")
-    measured = {"smoothness": np.array([value], np.float32)}
-    store.write_tensors(path, measured, fingerprint, {"levers": ["larger batches"]})
+    keep_smoothness(study, value)
     app = visit(study, "explain", test="#3")
     shown = words(app)
     assert "Of the 2 strongest supporters the estimate names 1" in shown
     supporting = component_of(app, "groups")[1]["groups"][0]
     assert "changes by about −1.50 (models: −1.50 to −1.50)" in supporting["words"]
     assert [card["note"] for card in supporting["items"]] == [
-        "helps in 5 of 5 models",
-        "helps in 4 of 5 models",
+        "helps in 5 of 5",
+        "helps in 4 of 5",
     ]
     assert [card["tag"] for card in supporting["items"]] == ["estimate #1", "not estimated"]
     assert f"Smoothness {value:.2f}" in shown
-    assert ("Training would be smoother with larger batches" in shown) == (value < 0.8)
+    assert ("Training would be smoother with larger batches (batch_size)." in shown) == (
+        value < 0.8
+    )
     assert not [one for one in app.button if one.key == "compute_exactly"]
 
 

@@ -14,7 +14,7 @@ from engine.store import layout
 from engine.store.quantities import CHANGE
 from engine.study.removal_sets import keep_set
 from tests.builders.hostile_names import HOSTILE
-from tests.builders.kept_replay import keep_replay
+from tests.builders.kept_replay import keep_replay, keep_smoothness
 from tests.builders.page_contents import cards, component_of, words
 from tests.builders.synthetic_quality import write_quality
 from tests.builders.synthetic_study import write_study
@@ -140,6 +140,7 @@ def test_exact_changes_stand_beside_the_estimate(visit: Any, measured: Study) ->
     scores[:, 1] = (0.5, 0.5, 0.5, 0.5, -1.0)
     scores[:, 2] = 0.25
     keep_replay(measured, 7, scores)
+    keep_smoothness(measured, 0.2)
     app = visit(measured, "what_if", set=kept.key)
     (group,) = next(
         found["groups"]
@@ -149,7 +150,8 @@ def test_exact_changes_stand_beside_the_estimate(visit: Any, measured: Study) ->
     (card,) = group["items"]
     assert card["row"] == 7
     assert card["score"] == "−0.450"
-    assert card["tag"] == "falls in 4 of 5 models"
+    assert card["tag"] == "falls in 4 of 5"
     estimate = measured.counterfactual([1, 2]).change[7]
     assert card["note"] == f"estimate {CHANGE.text(estimate)}"
     assert "−0.750 to +0.750" in card["hint"]
+    assert "Smoothness 0.20. Training is not smooth" in group["words"]

@@ -114,7 +114,7 @@ class WhatIf(Head):
         by_group: Mean change of each group, the most negative first.
         verifications: Of exactly this removal by this method.
         exact: The test predictions whose exact scores are kept in the study, by replay: prefer
-            these changes to those in `predictions`.
+            these changes to those in `predictions` where training is smooth.
         predictions: The k test predictions that fall most, then the k that rise most; with
             `page=all`, every one in the order of the data.
     """

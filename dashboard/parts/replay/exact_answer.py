@@ -17,10 +17,11 @@ from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.layout.messages import warning
 from dashboard.read.studies import examples
 from engine.applications.replay.answer import KIND, SEEDS, Answer, read_answer, trainings
+from engine.applications.replay.smoothness import smoothness_words
 from engine.build.replaying import check_replayable
 from engine.running.jobs.queue import Job, jobs
 from engine.store.errors import SpecError, UploadError
-from engine.store.quantities import CHANGE, SMOOTHNESS
+from engine.store.quantities import CHANGE
 from engine.store.text import counted
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
@@ -91,7 +92,7 @@ def _show(study: StudyReader, here: Location, row: int, answer: Answer) -> None:
             training, rows, mean[rows], largest, here, str(test.table["id"].iloc[row]), mean[rows]
         )
         cards = [
-            _beside(card, estimated, f"{verb} in {count} of {counted(models, 'model')}")
+            _beside(card, estimated, f"{verb} in {count} of {models}")
             for card, count in zip(cards, answer.agreeing(rows), strict=True)
         ]
         same.append(len(set(rows.tolist()) & set(estimated[: len(rows)])))
@@ -113,13 +114,15 @@ def _show(study: StudyReader, here: Location, row: int, answer: Answer) -> None:
     aside(
         f"Replay of {counted(models, 'model')} of {here.algorithm}, in units of the "
         f"{training.output}. Of the {len(support)} strongest supporters the estimate names "
-        f"{same[0]}, of the {len(oppose)} strongest opposers {same[1]}."
+        f"{same[0]}, of the {len(oppose)} strongest opposers {same[1]}. Below each: "
+        "in how many models it helps or hurts."
     )
     if answer.smoothness is not None:
         found = answer.smoothness
-        aside(f"Smoothness {SMOOTHNESS.text(found.value)}. {found.words}")
+        aside(smoothness_words(study, here.algorithm))
         if not found.smooth:
-            warning([f"Training would be smoother with {one}." for one in found.levers])
+            levers = [one.replace("`", "") for one in found.levers]
+            warning([f"Training would be smoother with {one}." for one in levers])
     gallery(study, "train", groups, SIDE, "exact")
 
 
@@ -130,7 +133,7 @@ def _beside(card: Card, estimated: list[int], agreeing: str) -> Card:
         card,
         note=agreeing,
         tag=f"estimate #{rank}" if rank else "not estimated",
-        hint=f"{card.hint}, {agreeing}, "
+        hint=f"{card.hint}, {agreeing} models, "
         + (f"number {rank} of the estimate" if rank else "not listed by the estimate"),
     )
 

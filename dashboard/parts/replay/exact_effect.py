@@ -12,6 +12,7 @@ from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.read.studies import Examples, examples
 from engine.applications.replay.removals import ExactChange, exact_changes
+from engine.applications.replay.smoothness import smoothness_words
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.store.quantities import CHANGE, SCORE
 from engine.store.text import counted
@@ -30,8 +31,8 @@ def exact_effect(study: StudyReader, found: Counterfactual, location: Location) 
         "Exactly, by replay",
         _cards(tests, found, exact, location),
         title="Exactly, by replay",
-        words=f"Change of the {tests.output} of the predictions with exact scores: use it instead "
-        "of the estimate. Replay is exact for few removed examples as far as training is smooth.",
+        words=f"Change of the {tests.output} where exact scores are kept, and in how many models. "
+        + smoothness_words(study, found.algorithm),
     )
     gallery(
         study,
@@ -65,12 +66,12 @@ def _card(card: Card, one: ExactChange, found: Counterfactual, largest: float, o
     spread = CHANGE.range(one.change.low, one.change.high)
     models = counted(one.models, "model")
     verb = "falls" if one.change.mean < 0 else "rises"
-    agreeing = f"{verb} in {one.agreeing} of {models}"
+    agreeing = f"{verb} in {one.agreeing} of {one.models}"
     return replace(
         card,
         note=estimate,
         hint=f"{card.hint}; the {output} changes by {change} ({spread} over {models}), "
-        f"{agreeing}; {estimate}",
+        f"{agreeing} models; {estimate}",
         aside="",
         score=change,
         bar=abs(one.change.mean) / largest,

@@ -15,6 +15,7 @@ from dashboard.read.studies import examples
 from dashboard.read.supports import verifications
 from engine.applications.brittle.exact_support import ExactSupport, exact_proof, exact_support
 from engine.applications.brittle.supports import Supports
+from engine.applications.replay.smoothness import smoothness_words
 from engine.store.quantities import FLIP, LOGIT_GAP
 from engine.store.text import counted
 from engine.study.reader import StudyReader
@@ -29,7 +30,7 @@ def exact_removal_set(study: StudyReader, found: Supports, row: int, here: Locat
     if support is None:
         return
     heading("By exact scores")
-    aside(_words(found, support))
+    aside(f"{_words(found, support)} {smoothness_words(study, found.algorithm)}".rstrip())
     if not support.size:
         return
     training, tests = examples(study, "train"), examples(study, "test", found.algorithm)

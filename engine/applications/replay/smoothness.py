@@ -20,6 +20,7 @@ from engine.build.replaying import replay_fingerprint
 from engine.build.tasks import task_for, task_of
 from engine.running import processes
 from engine.store import layout
+from engine.store.quantities import SMOOTHNESS
 from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
@@ -82,6 +83,12 @@ def read_smoothness(study: StudyReader, algorithm: str) -> Smoothness | None:
         return None
     value = float(store.read_tensors(path, fingerprint)["smoothness"][0])
     return Smoothness(value, tuple(store.read_metadata(path)["levers"]))
+
+
+def smoothness_words(study: StudyReader, algorithm: str) -> str:
+    """How far kept exact scores predict removals, in words; empty if it was not measured."""
+    found = read_smoothness(study, algorithm)
+    return "" if found is None else f"Smoothness {SMOOTHNESS.text(found.value)}. {found.words}"
 
 
 def measured_smoothness(
