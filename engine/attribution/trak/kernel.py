@@ -113,7 +113,8 @@ def make_kernel(
     n_train, n_test = count(train), count(test)
     n = n_train + n_test
     device = next(model.parameters()).device
-    layers = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
+    found = layers_of(model, plan)
+    layers = {path: found[path] for path in outer_layers(plan, model)}
     factors = _no_factors(plan, layers, n, device)
     kernel = torch.zeros(n_train, n_train, device=device)
     cross = torch.zeros(n_train, n_test, device=device)

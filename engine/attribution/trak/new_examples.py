@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from engine.attribution.trak.backward import backward
 from engine.attribution.trak.dual import factorize
 from engine.attribution.trak.kernel import Batches, feature_parameters, make_kernel, outer_layers
+from engine.attribution.trak.layers import layers_of
 from engine.attribution.trak.linear_system import example_weights
 from engine.attribution.trak.make_projection import make_projection
 from engine.attribution.trak.plan import Batch, Examples, Layer, Output, Plan, in_order, rows_of
@@ -105,7 +106,8 @@ def make_feature_extractor(
             make_projection(plan, model, solver.width, solver.proj_dim, seed),
             plan.examples,
         )
-    outer = {path: model.get_submodule(path) for path in outer_layers(plan, model)}
+    found = layers_of(model, plan)
+    outer = {path: found[path] for path in outer_layers(plan, model)}
     chosen = set(feature_parameters(plan, model))
     projection = None
     if chosen:

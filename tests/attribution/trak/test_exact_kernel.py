@@ -15,6 +15,7 @@ from benchmarks.random_networks import first_output, random_network
 from engine.attribution.trak.kernel import NO_LIMIT, make_kernel
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import share_out
+from engine.models.classifier import head_of
 from tests.builders.exact_gradients import dense_gradients
 
 
@@ -47,6 +48,13 @@ def test_a_convolution_whose_share_was_rounded_down() -> None:
     ).eval()
     batch = {"x": torch.randn(12, 3, 8, 8)}
     assert error(model, batch) <= 1e-5
+
+
+def test_a_linear_layer_of_its_own_class() -> None:
+    """It is read as a use of its weight, with a name that is no module's."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.GELU(), head_of(5, 3, scale=0.5)).eval()
+    assert error(model, {"x": torch.randn(12, 6)}) <= 1e-5
 
 
 @pytest.mark.parametrize("energies", [(0.1, 0.2, 0.7), (1 / 3, 1 / 7, 1e-30), (0.0, 0.0, 1.0)])
