@@ -28,7 +28,7 @@ LONGEST = 3600
 READY = (
     ".gallery .thumb, .gallery .excerpt, .dl-notice, .dl-stages, .dl-intervals, .dl-job, "
     ".dl-building, .js-plotly-plot .plot-container, .stAlert, [data-testid=stDataFrame], "
-    "body:not(:has(.stApp))"
+    "body > :is(h1, main)"
 )
 
 

@@ -6,8 +6,6 @@ import io
 from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
-
 from engine.applications.live.queries import Example, Query
 from engine.build.tasks import task_of
 from engine.data.picture_background import background_of
@@ -57,8 +55,7 @@ def read_example(query: Query) -> Example:
 def _background(study: StudyReader) -> tuple[int, int, int]:
     """What is around things in the training pictures."""
     pictures = read_stacked_arrays(study, "train")["input"]
-    rows = evenly_spread(study.dataset.n_train, MOST_LOOKED_AT)
-    return background_of(np.stack([pictures[int(row)] for row in rows]))
+    return background_of(pictures[evenly_spread(study.dataset.n_train, MOST_LOOKED_AT)])
 
 
 def warm_up_reading(query: Query) -> None:
