@@ -7,6 +7,7 @@ sheet holds a key of the data, so browsers may cache it forever.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
+from engine.study.examples import read_picture
 from engine.study.reader import StudyReader
 
 FOREVER = {
@@ -84,6 +86,19 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 
+    def picture(request: Request) -> Response:
+        """A picture at the size that the models read."""
+        split, _, _ = dataset(request)
+        study, row = StudyReader.open(root), request.path_params["row"]
+        if row >= study.dataset.rows(split):
+            raise HTTPException(404)
+        file = io.BytesIO()
+        try:
+            read_picture(study, split, row).save(file, "PNG")
+        except (OSError, DataloupeError) as error:
+            raise HTTPException(404) from error
+        return Response(file.getvalue(), media_type="image/png", headers=FOREVER)
+
     def server(request: Request) -> Response:
         if request.path_params["token"] != os.environ.get(TOKEN_VARIABLE):
             raise HTTPException(404)
@@ -117,6 +132,7 @@ def routes(root: Path) -> list[BaseRoute]:
         Route("/dataloupe/find", find),
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
+        Route("/dataloupe/pictures/{key}/{split}/{row:int}.png", picture),
         Route("/dataloupe/server/{token}", server),
         Mount("/dataloupe/fonts", app=fonts),
         *api_routes(root),
@@ -132,7 +148,7 @@ def _base() -> str:
 @functools.cache
 def _script() -> str:
     here = Path(__file__).parent
-    files = here / "frame.js", here / "parts" / "palette" / "palette.js"
+    files = here / "frame.js", here / "focus.js", here / "parts" / "palette" / "palette.js"
     content = "".join(file.read_text(encoding="utf-8") for file in files)
     content = content.replace('"BASE/"', f'"{_base()}/"')
     return content.replace('"BASE"', f'"{_base()}"').replace('"STATE"', json.dumps(STATE))
