@@ -324,6 +324,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
                         label="Review their labels",
                         icon=":material/rule:",
                         query_params=here.parameters(selected_train=rows_text(removed)),
+                        help="What other labels would change is not predicted: scores are those of "
+                        "training with or without an example. Relabel, export the decisions, and "
+                        "build again.",
                     )
     if (
         show != SIMILAR
