@@ -82,45 +82,18 @@ addEventListener("click", (event) => {
   const to = pageOf(link);
   if (!to) return;
   event.preventDefault();
-  visit(to, event.detail === 0);
+  visit(to);
 });
 
-function visit(to, byKeys = false) {
+function visit(to) {
   const app = document.querySelector("[data-testid=stApp]");
   if (app?.dataset.testConnectionState !== "CONNECTED") return location.assign(to.href);
   if (to.href !== location.href) push({}, "", to.href);
   follow();
   document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
-  if (byKeys) setTimeout(focusNewTitle, 100, performance.now());
 }
 
-// The header is drawn anew, and takes the focus along. Give it to the title of the new page.
-function focusNewTitle(since) {
-  const drawn = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning";
-  if (drawn && document.activeElement === document.body) focusTitle();
-  else if (performance.now() - since < 3 * LONGEST_WAIT) setTimeout(focusNewTitle, 100, since);
-}
-
-// --- keyboard and menus -------------------------------------------------------------------------
-
-// A click leaves the focus on its control, where arrow keys would go on being its own. Give the
-// focus back, so that ← and → move to the previous and the next example. Fields keep it.
-const CONTROLS = "button, summary, [role=radio], [role=slider], [role=option], input[type=radio], input[type=checkbox], input[type=range]";
-let givingBack = [];
-document.addEventListener("click", (event) => {
-  const byPointer = event.detail > 0;
-  const chosen = event.target.closest?.("[role=option]") !== null;
-  const giveBack = () => {
-    const focused = document.activeElement;
-    if (focused?.matches(CONTROLS) || (chosen && focused?.matches("[role=combobox]"))) {
-      if (!focused.closest("dialog, [role=dialog], [data-testid=stPopoverBody]")) focused.blur();
-    }
-  };
-  // Some controls take the focus once more when they are drawn again.
-  if (byPointer) givingBack = [0, 100, 400].map((delay) => setTimeout(giveBack, delay));
-}, true);
-// But what is clicked next keeps the focus: the list of a field that opens again stays open.
-document.addEventListener("pointerdown", () => givingBack.forEach(clearTimeout), true);
+// --- menus, and what Streamlit gets wrong -------------------------------------------------------
 
 // What follows Streamlit's changes of the page.
 let tidying = false;
@@ -137,16 +110,6 @@ new MutationObserver(() => {
     for (const one of document.querySelectorAll(dropzones)) one.setAttribute("role", "group");
   });
 }).observe(document, { childList: true, subtree: true });
-
-// "Skip to content" moves the focus to the title of the page.
-function focusTitle() {
-  const title = document.querySelector("[data-testid=stMain] h1, [data-testid=stMain] h2");
-  title?.setAttribute("tabindex", "-1");
-  title?.focus();
-}
-document.addEventListener("click", (event) => {
-  if (event.target.closest?.(".dl-skip")) focusTitle();
-});
 
 // A menu closes with Escape, and with a click beside it.
 function closeMenus(except) {

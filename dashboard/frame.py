@@ -51,7 +51,7 @@ def page() -> str:
 @functools.cache
 def script() -> str:
     """Our script, which runs before Streamlit's."""
-    files = HERE / "frame.js", HERE / "parts" / "palette" / "palette.js"
+    files = HERE / "frame.js", HERE / "focus.js", HERE / "parts" / "palette" / "palette.js"
     content = "".join(file.read_text(encoding="utf-8") for file in files)
     content = content.replace('"BASE/"', f'"{base()}/"')
     return content.replace('"BASE"', f'"{base()}"').replace('"STATE"', json.dumps(STATE))

@@ -6,6 +6,7 @@ browsers may keep both forever.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
@@ -29,6 +30,7 @@ from engine.store import layout
 from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
+from engine.study.examples import read_picture
 from engine.study.reader import StudyReader
 
 FOREVER = {
@@ -81,6 +83,19 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 
+    def picture(request: Request) -> Response:
+        """A picture at the size that the models read."""
+        split, _, _ = dataset(request)
+        study, row = StudyReader.open(root), request.path_params["row"]
+        if row >= study.dataset.rows(split):
+            raise HTTPException(404)
+        file = io.BytesIO()
+        try:
+            read_picture(study, split, row).save(file, "PNG")
+        except (OSError, DataloupeError) as error:
+            raise HTTPException(404) from error
+        return Response(file.getvalue(), media_type="image/png", headers=FOREVER)
+
     def server(request: Request) -> Response:
         if request.path_params["token"] != os.environ.get(TOKEN_VARIABLE):
             raise HTTPException(404)
@@ -118,6 +133,7 @@ def routes(root: Path) -> list[BaseRoute]:
         Route("/dataloupe/find", find),
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
+        Route("/dataloupe/pictures/{key}/{split}/{row:int}.png", picture),
         Route("/dataloupe/server/{token}", server),
         Mount("/dataloupe/fonts", app=fonts),
         *api_routes(root),

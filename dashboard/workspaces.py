@@ -32,6 +32,7 @@ class Entry:
         address: The last part of its URL; empty for the landing page.
         help: What it shows, one sentence.
         method: The only method of its scores; empty if it shows those of the chosen one.
+        badge: Whether it shows the quality of its scores beside them, so the header need not.
     """
 
     file: str
@@ -39,6 +40,7 @@ class Entry:
     address: str
     help: str
     method: str = ""
+    badge: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,14 @@ WORKSPACES = (
                 "Training example",
                 "training",
                 "One training example, and the predictions it helps and hurts.",
+                badge=True,
             ),
             Entry(
                 MAP,
                 "Map",
                 "map",
                 "Training and test examples in 2-D, by their influence on predictions.",
+                badge=True,
             ),
         ),
     ),
@@ -102,12 +106,14 @@ WORKSPACES = (
                 "Explain",
                 "explain",
                 "One prediction, and the training examples that support and oppose it.",
+                badge=True,
             ),
             Entry(
                 BRITTLE,
                 "Brittle",
                 "brittle",
                 "Predictions that depend on a few training examples, verified by retraining.",
+                badge=True,
             ),
             Entry(
                 LIVE,
@@ -126,12 +132,14 @@ WORKSPACES = (
                 "What if",
                 "what-if",
                 "Remove training examples: the predicted effect, verified by retraining.",
+                badge=True,
             ),
             Entry(
                 UNLEARN,
                 "Unlearn",
                 "unlearn",
                 "Make a model forget training examples, and audit it against real retrains.",
+                badge=True,
             ),
             Entry(
                 COMPARE,

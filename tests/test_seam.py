@@ -159,7 +159,8 @@ AWARE = re.compile(
 )
 """Names and keys that speak of classes, of right and wrong, or of a modality."""
 VIEWS = ("dashboard/parts/gallery", "dashboard/parts/text", "dashboard/routes", "dashboard/server")
-FREE = ("engine/tasks", "engine/models", "engine/data", *VIEWS, "dashboard/read/sprite_sheets")
+PICTURES = ("dashboard/read/sprite_sheets", "dashboard/read/picture_urls")
+FREE = ("engine/tasks", "engine/models", "engine/data", *VIEWS, *PICTURES)
 REASONS = {
     "dashboard/api": "leads to the pictures, and gives what the study has, as the pages do",
     "dashboard/location": "the filter by result, where predictions are right or wrong",

@@ -21,6 +21,7 @@ from dashboard.slice_parameters import MOST_PICKED, rows_text
 from engine.applications.brittle.data_issues import SIMILAR, training_copies
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import standing
+from engine.applications.curation.poor_classes import worse_than_the_rest
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.significance import LEVEL
 from engine.store import layout
@@ -36,7 +37,6 @@ LARGE = 200_000
 """Copies are not looked for, unasked, among more training examples than this."""
 FAR_OFF = 4.0
 """Errors this many robust standard deviations from the median are far off."""
-NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -221,11 +221,9 @@ def poor_classes(study: StudyReader, here: Location) -> Finding:
     if not tests.has_outcomes:
         return Finding(title, None, "The models have not predicted the examples yet.")
     right, labels = tests.outcome_mask(), tests.codes["label"]
-    overall = float(right.mean())
     number = np.bincount(labels, minlength=len(tests.classes))
     recall = np.bincount(labels[right], minlength=len(tests.classes)) / np.maximum(number, 1)
-    highest = _upper(recall, number)
-    poor = np.flatnonzero((number > 0) & (highest < overall))
+    poor = np.flatnonzero(worse_than_the_rest(right, labels, len(tests.classes)) < LEVEL)
     poor = poor[np.argsort(recall[poor])]
     shown = ", ".join(
         f"{short(tests.classes[one])} {ACCURACY.text(recall[one])} of {number[one]:,}"
@@ -240,20 +238,12 @@ def poor_classes(study: StudyReader, here: Location) -> Finding:
         title,
         len(poor),
         f"{shown} right." if shown else "None is.",
-        f"The 95% interval of each is below {ACCURACY.text(overall)}, the accuracy of all.",
+        f"Beyond chance: p < {LEVEL:g}, corrected for all classes. "
+        f"{ACCURACY.text(float(right.mean()))} of all are right.",
         action,
         EXPLORE,
         parameters,
     )
-
-
-def _upper(share: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Upper ends of the 95 % intervals of shares of so many (Wilson)."""
-    n, z = np.maximum(number, 1), NORMAL_95
-    middle = share + z**2 / (2 * n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    found: np.ndarray = (middle + half) / (1 + z**2 / n)
-    return found
 
 
 def _far_off(errors: np.ndarray, ids: np.ndarray) -> Finding:

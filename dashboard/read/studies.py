@@ -16,9 +16,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.location import Location
-from dashboard.login import picture_key
 from dashboard.read.columns import Effect, effects_of, memberships, numbers_of, output_name
-from dashboard.read.sprite_sheets import gathered
 from dashboard.slice_parameters import NEED_SCORES, TRAINING_SORTS
 from engine.applications.verification import Verification, read_verifications
 from engine.store import layout
@@ -392,23 +390,3 @@ def what_it_shows(study: StudyReader) -> str:
     if not study.has_data:
         return "example"
     return "picture" if has(study, "pictures") else "text"
-
-
-def sprite_url(study: StudyReader, split: Split, sheet: int | None = None) -> str:
-    """URL of a sprite sheet, which changes whenever the pictures do.
-
-    Without a sheet number, the URL contains `{}` instead.
-    """
-    return f"{_sprites(study, split)}/{'{}' if sheet is None else sheet}.webp"
-
-
-def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str:
-    """URL of one sheet of these rows, in order. Starts making the sheet."""
-    gathered(study.root, study.dataset.fingerprint, split, rows, study.dataset.cell)
-    return f"{_sprites(study, split)}/of/{'-'.join(map(str, rows))}.webp"
-
-
-def _sprites(study: StudyReader, split: Split) -> str:
-    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
-    prefix = f"/{base}" if base else ""
-    return f"{prefix}/dataloupe/sprites/{picture_key(study.dataset.fingerprint)}/{split}"

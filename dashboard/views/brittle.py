@@ -13,6 +13,9 @@ import streamlit as st
 from dashboard.location import EXPLAIN, WHAT_IF, Location, go, keep, read_location
 from dashboard.names import short
 from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.downloads import export_slice
+from dashboard.parts.controls.selected_examples import select
+from dashboard.parts.controls.selection_bar import bar_of_chosen
 from dashboard.parts.controls.tags_and_notes import tags_panel
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.example_header import subject
@@ -36,7 +39,7 @@ from dashboard.read.supports import (
     read_query,
     supports,
 )
-from dashboard.slice_parameters import position_in_slice
+from dashboard.slice_parameters import MOST_PICKED, position_in_slice
 from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import STATUSES, Format, as_bytes, standing
@@ -221,7 +224,24 @@ def listed(places: np.ndarray, study: StudyReader, here: Location) -> None:
     group = Group(
         "Brittle predictions", cards_of(on_page, here), empty="No prediction matches these filters."
     )
-    gallery(study, "test", [group], SIDE, "brittle", open_example)
+    bar_of_chosen(
+        study,
+        here,
+        "test",
+        test_examples,
+        lambda rows, which: export_slice(study, test_examples, rows, which, here),
+    )
+    gallery(
+        study,
+        "test",
+        [group],
+        SIDE,
+        "brittle",
+        open_example,
+        selected=here.selected,
+        most=MOST_PICKED,
+        on_select=select,
+    )
     if pages > 1:
         key = f"page_{page}"
         st.pagination(pages, default=page, key=key, on_change=keep, args=("page", 1, (), key))

@@ -23,6 +23,8 @@ from dashboard.names import short
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.downloads import export
 from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.controls.selection_bar import bar_of_chosen
+from dashboard.parts.curation.decision_export import export_training
 from dashboard.parts.gallery.beside import PARAMETER, choose_beside, side_by_side
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.example_header import subject
@@ -300,6 +302,7 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
     wrong = mistaken(here)
     if wrong:
         groups = opposers_first(groups)
+    bar_of_chosen(study, here, "train", training, partial(export_training, study, here))
     influence_gallery(study, training, groups, kind, here, test, numbers)
     if show != SIMILAR and method is not None:
         # What explains a mistake is what pulled away from the true label.
@@ -321,6 +324,9 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
                         label="Review their labels",
                         icon=":material/rule:",
                         query_params=here.parameters(selected_train=rows_text(removed)),
+                        help="What other labels would change is not predicted: scores are those of "
+                        "training with or without an example. Relabel, export the decisions, and "
+                        "build again.",
                     )
     if (
         show != SIMILAR
@@ -345,6 +351,8 @@ if other is not None and method is not None and stored:
             quality_badge(badge(study, algorithm, scores_by))
             st.space("stretch")
             sides(here.k, largest_k_of(study))
+        training = examples(study, "train")
+        bar_of_chosen(study, here, "train", training, partial(export_training, study, here))
         side_by_side(study, scores_by, pair, here, kind)
 
     part(location, two)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import partial
 from html import escape
 
 import streamlit as st
@@ -11,7 +12,9 @@ import streamlit as st
 from dashboard.location import BOTH, SIMILAR, WORDS, go, read_location
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.live_result_download import result_export
+from dashboard.parts.controls.selection_bar import bar_of_chosen
 from dashboard.parts.controls.uploader import uploader
+from dashboard.parts.curation.decision_export import export_training
 from dashboard.parts.gallery.example_header import SIDE as SUBJECT_SIDE
 from dashboard.parts.gallery.example_header import probabilities
 from dashboard.parts.gallery.explanation import (
@@ -245,4 +248,5 @@ with right:
     numbers = ""
     if show != SIMILAR:
         numbers = numbers_mean(training.output, shown.method, shown.calibrated)
+    bar_of_chosen(study, location, "train", training, partial(export_training, study, location))
     influence_gallery(study, training, groups, kind, location, numbers=numbers)

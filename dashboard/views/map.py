@@ -35,9 +35,11 @@ from dashboard.parts.charts.scatter_map import (
     selection_of,
 )
 from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.controls.downloads import export_slice
 from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.controls.selection_bar import selection_actions
 from dashboard.parts.controls.slice_filters import slider_of
+from dashboard.parts.curation.decision_export import export_training
 from dashboard.parts.gallery.cards import test_cards, weight_cards
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.layout.blocks import aside
@@ -322,8 +324,14 @@ def bar(study: StudyReader, here: Location, chosen: Selection) -> None:
         nothing: Selection = {"train": [], "test": []}
         st.button("Clear", key="map_clear", on_click=select, args=(nothing,))
         split: Split = "train" if chosen["train"] else "test"
-        selection_actions(study, here, split, both[split], np.array(chosen[split], np.int64))
+        rows = np.array(chosen[split], np.int64)
+        selection_actions(study, here, split, both[split], rows)
         st.space("stretch")
+        which = f"{len(rows):,} selected"
+        if split == "train":
+            export_training(study, here, rows, which)
+        else:
+            export_slice(study, both[split], rows, which, here)
         grids: dict[Split, str] = {"train": TRAINING_SET, "test": EXPLORE}
         for one, page in grids.items():
             if chosen[one]:

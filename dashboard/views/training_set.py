@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -14,7 +13,7 @@ from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.controls.selection_bar import selection_bar
 from dashboard.parts.controls.slice_filters import filters, order, order_titles
 from dashboard.parts.controls.thumbnail_size import PER_PAGE, SIDE, size_control
-from dashboard.parts.curation.decision_export import export_decisions, table_file
+from dashboard.parts.curation.decision_export import export_decisions, export_training
 from dashboard.parts.curation.examples_table import examples_table
 from dashboard.parts.curation.review import read_queue, review
 from dashboard.parts.curation.training_cards import training_set_cards
@@ -33,7 +32,6 @@ from dashboard.read.curation import (
 )
 from dashboard.read.studies import examples, open_study, requested_row, what_it_shows
 from dashboard.slice_parameters import FORMER, MOST_PICKED, NEED_SCORES, PARAMETERS, can_sort
-from engine.applications.brittle.table import Format
 from engine.store.text import counted
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
@@ -41,11 +39,6 @@ from engine.study.reader import StudyReader
 GRID, TABLE, REVIEW = "grid", "table", "review"
 ICONS = {GRID: ":material/grid_view: Grid", TABLE: ":material/table_rows: Table"}
 ROWS_OF_TABLE = 100
-MIME: dict[Format, str] = {
-    "csv": "text/csv",
-    "json": "application/json",
-    "parquet": "application/vnd.apache.parquet",
-}
 study = open_study()
 address = read_location(study)
 location = address.of_slice(replace(address.slice, only=None))  # those are rows of test examples
@@ -113,19 +106,7 @@ with st.container(horizontal=True, vertical_alignment="center", key="slice"):
 
 def export_rows(some: np.ndarray, which: str) -> None:
     """Downloads of these rows with all their columns, and of the decisions."""
-    with (
-        st.popover(f"Export {which}", icon=":material/download:", width="content", key="export"),
-        st.container(horizontal=True),
-    ):
-        for format in MIME:
-            st.download_button(
-                format.upper(),
-                partial(table_file, study, location, columns, some, format),
-                file_name=f"training-set.{format}",
-                mime=MIME[format],
-                on_click="ignore",
-                key=f"rows_{format}",
-            )
+    export_training(study, location, some, which)
     if made:
         export_decisions(study, location, columns, made)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from engine import store
 from engine.store import layout
 from engine.store.cache import read_cached_table, read_column_names
+from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD, Split
 from engine.store.sharded_rows import ShardedRows
 from engine.study.reader import StudyReader, read_table
@@ -77,6 +78,31 @@ def read_thumbnail(study: StudyReader, split: Split, row: int) -> Image:
     sheet_number, position = divmod(row, SPRITES_PER_SHEET)
     with Image.open(layout.sprite_file(study.root, split, sheet_number)) as sheet:
         return crop(sheet, position, study.dataset.cell)
+
+
+def size_of_pictures(study: StudyReader) -> tuple[int, int] | None:
+    """(width, height) of the pictures as the models read them; None if thumbnails show as much."""
+    shape = study.dataset.encoding.get("shape")
+    if not study.dataset.cell or not isinstance(shape, list) or len(shape) != 3:
+        return None
+    channels, height, width = shape
+    larger = channels in (1, 3) and max(height, width) > study.dataset.cell
+    return (width, height) if larger else None
+
+
+def read_picture(study: StudyReader, split: Split, row: int) -> Image:
+    """One example's picture as the models read it: mode `L` or `RGB`, of `size_of_pictures`.
+
+    Raises:
+        StoreError: The study stores no pictures larger than thumbnails.
+    """
+    from PIL import Image
+
+    if size_of_pictures(study) is None:
+        raise StoreError(f"{study.root} stores no pictures larger than thumbnails.")
+    shard, place = divmod(row, ROWS_PER_SHARD)
+    pixels = store.read_tensors(layout.arrays_file(study.root, split, shard))["input"][place]
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def read_stacked_arrays(study: StudyReader, split: Split) -> dict[str, Any]:

@@ -75,6 +75,8 @@ def test_the_quality_badge_is_shown_with_the_scores(visit: Any, complete_study: 
     shown = words(app)
     for text in ("TRAK", "32,768 per checkpoint", "Not measured", "Uncalibrated", "recall@20"):
         assert text in shown
+    assert "dl-trust" not in shown  # that of the header would be a second one
+    assert "dl-trust" in words(visit(complete_study, "explore"))
 
 
 def test_k_changes_both_sides_and_the_url(visit: Any, complete_study: Study) -> None:

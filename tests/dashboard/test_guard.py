@@ -120,6 +120,7 @@ CLOSED = (
     "/app/static/secret.txt",
     "/dataloupe/sprites/key/test/0.webp",
     "/dataloupe/sprites/key/test/of/1-2.webp",
+    "/dataloupe/pictures/key/train/1.png",
     "/dataloupe/fonts/more/sprites",
     "/dataloupe/anything/new",
     "/base/_stcore/upload_file/waits/id",

@@ -115,3 +115,38 @@ def test_a_slice_or_a_selection_can_be_exported(visit: Any, complete_study: Stud
     assert exported["slice"] == {"result": "wrong"}
     assert [one["id"] for one in exported["examples"]] == ["test-3", "test-1"]
     assert exported["examples"][0]["correct"] is bool(table["correct"][3])
+
+
+ON_TEST = {"explain_selected", "what_if_selected"}
+ON_TRAIN = {"explain_selected", "what_if_selected", "unlearn_selected"}
+
+
+@pytest.mark.parametrize(
+    ("view", "parameters", "keys"),
+    [
+        ("explain", {"test": "test-1", "selected_train": "3-4"}, ON_TRAIN),
+        ("explain", {"test": "test-1", "beside": "test-2", "selected_train": "3-4"}, ON_TRAIN),
+        ("map", {"selected_train": "3-4"}, ON_TRAIN),
+        ("map", {"selected": "3-4"}, ON_TEST | {"compare_selected"}),
+        ("training_set", {"selected_train": "3-4"}, ON_TRAIN),
+        ("explore", {"selected": "3-4"}, ON_TEST | {"compare_selected"}),
+    ],
+)
+def test_one_bar_wherever_examples_are(
+    visit: Any, complete_study: Study, view: str, parameters: dict[str, str], keys: set[str]
+) -> None:
+    app = visit(complete_study, view, **parameters)
+    assert keys <= {button.key for button in app.button}
+    labels = [part.proto.popover.label for part in app.get("popover")]
+    assert "Tag" in labels
+    assert "Export 2 selected" in labels
+
+
+def test_the_bar_above_a_list_appears_with_the_selection(visit: Any, complete_study: Study) -> None:
+    app = visit(complete_study, "explain", test="test-1")
+    assert not [button for button in app.button if button.key in ON_TRAIN]
+    assert component(app, "groups")["selectable"]
+    app = visit(complete_study, "explain", test="test-1", selected_train="3-4")
+    assert component(app, "groups")["selected"] == [3, 4]
+    app.button(key="clear_selection").click().run()
+    assert "selected_train" not in app.query_params

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from dashboard.read import sprite_sheets
-from dashboard.read.studies import gathered_url
+from dashboard.read.picture_urls import gathered_url
 from dashboard.routes import routes
 from engine.api import Study
 from engine.data import crop

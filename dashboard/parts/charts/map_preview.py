@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.parts.gallery.gallery import thumbnail_side
-from dashboard.read.studies import sprite_url
+from dashboard.read.picture_urls import sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import SPLITS

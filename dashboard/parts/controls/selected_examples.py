@@ -53,6 +53,11 @@ def choose_examples(
         words = "Select with Shift and a click or an arrow key, or with Space."
         st.html(f'<div class="dl-where dl-hint">{words}</div>', width="content")
         return
+    count_chosen(chosen, split)
+
+
+def count_chosen(chosen: np.ndarray, split: Split) -> None:
+    """Show how many examples are selected, and a button to select none."""
     full = f", the maximum ({MOST_PICKED})" if len(chosen) >= MOST_PICKED else ""
     st.html(
         f'<div class="dl-where" role="status"><b>{len(chosen):,}</b> selected{full}</div>',

@@ -15,6 +15,7 @@ from dashboard.location import EXPLAIN, TRAINING, UNLEARN, WHAT_IF, Location
 from dashboard.names import plain
 from dashboard.parts.controls.selected_examples import (
     choose_examples,
+    count_chosen,
     open_selection,
     selected_rows,
 )
@@ -66,12 +67,39 @@ def selection_bar(
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         choose_examples(here, split, examples, rows, shown, kind)
         selection_actions(study, here, split, examples, chosen)
+        if split == "test" and len(chosen):
+            st.button(
+                "Only these",
+                icon=":material/filter_alt:",
+                key="open_selection",
+                on_click=open_selection,
+                args=(chosen,),
+            )
         st.space("stretch")
         before_export()
         export(
             chosen if len(chosen) else rows,
             f"{len(chosen):,} selected" if len(chosen) else f"all {len(rows):,}",
         )
+
+
+def bar_of_chosen(
+    study: StudyReader,
+    here: Location,
+    split: Split,
+    examples: Examples,
+    export: Callable[[np.ndarray, str], None],
+) -> None:
+    """Show the same bar above a list; nothing until something is selected."""
+    chosen = selected_rows(here, split)
+    if not len(chosen):
+        return
+    if message := st.session_state.pop(_MESSAGE, None):
+        warning([message])
+    with st.container(horizontal=True, vertical_alignment="center", key="chosen"):
+        count_chosen(chosen, split)
+        selection_actions(study, here, split, examples, chosen)
+        export(chosen, f"{len(chosen):,} selected")
 
 
 def selection_actions(
@@ -112,13 +140,6 @@ def _on_test(study: StudyReader, here: Location, examples: Examples, chosen: np.
         supporters = np.unique(top[chosen, :SUPPORTERS])
         words = f"{SUPPORTERS} strongest supporters of {counted(len(chosen), 'test example')}"
         _open_set(study, here, supporters[supporters >= 0], words, WHAT_IF)
-    st.button(
-        "Only these",
-        icon=":material/filter_alt:",
-        key="open_selection",
-        on_click=open_selection,
-        args=(chosen,),
-    )
 
 
 def _on_train(study: StudyReader, here: Location, examples: Examples, chosen: np.ndarray) -> None:

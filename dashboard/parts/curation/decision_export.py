@@ -1,4 +1,5 @@
-"""Take the decisions away: as a file, or as a removal set for What if and Unlearn."""
+"""Take training examples and the decisions about them away: as a file, or as a removal set for What
+if and Unlearn."""
 
 from __future__ import annotations
 
@@ -11,13 +12,36 @@ import streamlit as st
 from dashboard.location import Location
 from dashboard.parts.curation.decision_words import tally
 from dashboard.parts.removal.removal_buttons import removal_buttons
-from dashboard.read.curation import Curation, decisions
+from dashboard.read.curation import Curation, curation, decisions
 from engine.applications.brittle.table import Format, as_bytes
 from engine.applications.curation.table import curation_table
 from engine.study.decisions import Decision, rows_of
 from engine.study.reader import StudyReader
 
-MIME: dict[Format, str] = {"csv": "text/csv", "json": "application/json"}
+MIME: dict[Format, str] = {
+    "csv": "text/csv",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+}
+FORMATS_OF_DECISIONS: tuple[Format, ...] = ("csv", "json")
+
+
+def export_training(study: StudyReader, location: Location, rows: np.ndarray, which: str) -> None:
+    """Show a button that opens the downloads of training examples, with all their columns."""
+    found = curation(study, location.algorithm, location.method)
+    with (
+        st.popover(f"Export {which}", icon=":material/download:", width="content", key="export"),
+        st.container(horizontal=True),
+    ):
+        for format in MIME:
+            st.download_button(
+                format.upper(),
+                partial(table_file, study, location, found, rows, format),
+                file_name=f"training-set.{format}",
+                mime=MIME[format],
+                on_click="ignore",
+                key=f"rows_{format}",
+            )
 
 
 def export_decisions(
@@ -33,7 +57,7 @@ def export_decisions(
     ):
         st.html(f'<div class="dl-where">{tally(made.values())}</div>')
         with st.container(horizontal=True):
-            for format in MIME:
+            for format in FORMATS_OF_DECISIONS:
                 st.download_button(
                     format.upper(),
                     partial(decisions_file, study, location, found, format),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import streamlit as st
 
 from dashboard.location import EXPLAIN, TRAINING, Location, go
+from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.explanation import SIDE, influence_groups, is_mistake, opposers_first
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.read.influences import stored_influences
 from dashboard.read.studies import Examples, examples, typed_id
+from dashboard.slice_parameters import MOST_PICKED
 from engine.study.reader import StudyReader
 
 PARAMETER = "beside"
@@ -109,6 +112,9 @@ def side_by_side(
                         test=test, train=str(training.table["id"].iloc[one])
                     ),
                 ),
+                selected=here.selected_train,
+                most=MOST_PICKED,
+                on_select=partial(select, split="train"),
                 peeks=True,
             )
 

@@ -14,7 +14,7 @@ from dashboard.names import file_of
 from dashboard.parts.gallery.gallery import thumbnail_side
 from dashboard.parts.text.shown_text import Span, in_order, text_html
 from dashboard.read.columns import output_name
-from dashboard.read.studies import sprite_url
+from dashboard.read.picture_urls import sprite_url
 from engine.data import SPRITES_PER_SHEET, thumbnail_box
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split

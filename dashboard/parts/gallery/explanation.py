@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import streamlit as st
 
 from dashboard.location import BOTH, TRAINING, Location
 from dashboard.names import short
+from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.gallery.cards import influence_cards, similar_cards
 from dashboard.parts.gallery.gallery import Card, Group, Sign, gallery
 from dashboard.parts.gallery.similar_examples import overlap_words, similar_words
@@ -17,6 +19,7 @@ from dashboard.parts.layout.blocks import aside
 from dashboard.read.influences import Influences
 from dashboard.read.rows_in_words import having, makeup
 from dashboard.read.studies import Examples
+from dashboard.slice_parameters import MOST_PICKED
 from engine.attribution.evaluation.quality import Measured
 from engine.store.quantities import CHANGE
 from engine.store.records import Similarity
@@ -148,6 +151,9 @@ def influence_gallery(
             TRAINING,
             query_params=location.parameters(**back, train=str(training.table["id"].iloc[row])),
         ),
+        selected=location.selected_train,
+        most=MOST_PICKED,
+        on_select=partial(select, split="train"),
         peeks=True,
     )
 

@@ -178,10 +178,9 @@ function peek(card, root, state, after) {
     const panel = element("div", "peek")
     panel.setAttribute("aria-hidden", "true")
     if (!data.text) {
-      panel.style.setProperty("--side", `${data.large}px`)
-      const picture = element("div", "thumb")
-      picture.style.cssText = card.querySelector(".thumb").style.cssText
-      panel.append(picture)
+      const side = data.natural ? Math.max(data.natural.width, data.natural.height) : data.large
+      panel.style.setProperty("--side", `${side}px`)
+      panel.append(data.natural ? naturally(card, data.natural) : enlarged(card))
     }
     panel.append(element("p", "", card.dataset.hint))
     if (state.tapped === card) panel.append(element("p", "tap", "Tap again to open"))
@@ -193,6 +192,20 @@ function peek(card, root, state, after) {
     const from = root.getBoundingClientRect()
     panel.style.translate = `${left - from.left}px ${Math.max(GAP, top) - from.top}px`
   }, after)
+}
+
+// The thumbnail, larger: all that is stored of a small picture.
+function enlarged(card) {
+  const picture = element("div", "thumb")
+  picture.style.cssText = card.querySelector(".thumb").style.cssText
+  return picture
+}
+
+// The picture at the size that the models read.
+function naturally(card, { url, width, height }) {
+  const picture = element("img")
+  Object.assign(picture, { src: url.replace("{}", card.dataset.row), alt: "", width, height })
+  return picture
 }
 
 // --- drawing -----------------------------------------------------------------------------------

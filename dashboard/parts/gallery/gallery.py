@@ -14,18 +14,21 @@ from typing import Any, Literal
 import streamlit as st
 
 from dashboard.parts.text.shown_text import EXCERPT, Span, parts
-from dashboard.read.studies import gathered_url, sprite_url
+from dashboard.read.picture_urls import gathered_url, pictures_url, sprite_url
 from engine.data import SPRITES_PER_SHEET
 from engine.data.thumbnails import COLUMNS
 from engine.store.layout import Split
 from engine.store.text import visible
 from engine.study.capabilities import has
+from engine.study.examples import size_of_pictures
 from engine.study.reader import StudyReader
 
 CAPTIONED = 80
 """Thumbnails smaller than this, in pixels, have no caption."""
 LARGE_SIDE = 224
 """Side in pixels of the enlarged picture next to the card under the mouse."""
+LARGEST_SIDE = 448
+"""The most, for a picture that is larger than its thumbnail."""
 _HERE = Path(__file__).parent
 _FILES = _HERE / "gallery", _HERE.parent / "text" / "text_card"
 
@@ -129,6 +132,7 @@ def gallery(
     """
     text = has(study, "texts")
     compact = side < CAPTIONED and not text
+    natural = size_of_pictures(study)
 
     def item(card: Card) -> dict[str, Any]:
         if compact:
@@ -158,6 +162,7 @@ def gallery(
             "side": thumbnail_side(study.dataset.cell, side),
             "narrow": thumbnail_side(study.dataset.cell, round(0.75 * side)),
             "large": thumbnail_side(study.dataset.cell, LARGE_SIDE),
+            "natural": None if natural is None else _natural(study, split, *natural),
             "compact": compact,
             "peeks": peeks,
             "text": text,
@@ -183,6 +188,13 @@ def gallery(
         on_opened_change=opened,
         on_selected_change=chosen,
     )
+
+
+def _natural(study: StudyReader, split: Split, width: int, height: int) -> dict[str, Any]:
+    """Where the browser gets pictures larger than thumbnails, and how large it shows them."""
+    shrunk = min(1, LARGEST_SIDE / max(width, height))
+    size = {"width": round(shrunk * width), "height": round(shrunk * height)}
+    return {"url": pictures_url(study, split), **size}
 
 
 def _says_something(value: object) -> bool:

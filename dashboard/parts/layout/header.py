@@ -142,7 +142,7 @@ def _choices(study: StudyReader, location: Location, page: Entry) -> None:
             on_click=go,
             kwargs={"output": None},
         )
-    if location.method is not None and not page.method:
+    if location.method is not None and not (page.method or page.badge):
         st.html(_trust(study, location), width="content")
 
 

@@ -97,7 +97,7 @@ function take(place) {
       to.searchParams.set(name, here.get(name));
     }
   }
-  visit(to, true);
+  visit(to);
 }
 
 document.addEventListener("keydown", (event) => {

@@ -1,0 +1,35 @@
+"""Where the browser gets pictures: addresses of our own routes, which change with the data."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.login import picture_key
+from dashboard.read.sprite_sheets import gathered
+from engine.store.layout import Split
+from engine.study.reader import StudyReader
+
+
+def sprite_url(study: StudyReader, split: Split, sheet: int | None = None) -> str:
+    """URL of a sprite sheet, which changes whenever the pictures do.
+
+    Without a sheet number, the URL contains `{}` instead.
+    """
+    return f"{_address('sprites', study, split)}/{'{}' if sheet is None else sheet}.webp"
+
+
+def pictures_url(study: StudyReader, split: Split) -> str:
+    """URL of an example's picture at the size that the models read, with `{}` for its row."""
+    return f"{_address('pictures', study, split)}/{{}}.png"
+
+
+def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str:
+    """URL of one sheet of these rows, in order. Starts making the sheet."""
+    gathered(study.root, study.dataset.fingerprint, split, rows, study.dataset.cell)
+    return f"{_address('sprites', study, split)}/of/{'-'.join(map(str, rows))}.webp"
+
+
+def _address(what: str, study: StudyReader, split: Split) -> str:
+    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    prefix = f"/{base}" if base else ""
+    return f"{prefix}/dataloupe/{what}/{picture_key(study.dataset.fingerprint)}/{split}"
