@@ -97,7 +97,7 @@ chosen, hint = requested_row(study, "test", location.test)
 
 def filters() -> None:
     """The filters of the list, each kept in the URL."""
-    labels = sorted(set(table["label"]))
+    labels = sorted({*table["label"]} - {""})
     tags = sorted({tag for tags in table["tags"] for tag in tags})
     issues = [name for name in RULES if any(name in some for some in table["data_issues"])]
     states = {name: f"{BADGES[name]} ({counted[name]:,})" for name in STATUSES if counted[name]}
@@ -107,6 +107,7 @@ def filters() -> None:
         ("flag", "Data issue", {name: name for name in issues}, query.flag),
         ("tag", "Tag", {name: name for name in tags}, query.tag),
     )
+    choices = tuple(one for one in choices if one[2] or one[3] is not None)
     used = sum(value is not None for *_, value in choices)
     used += (query.at_most != AT_MOST) + (query.likely != LIKELY_BY_DEFAULT)
     with st.popover(f"Filters ({used})" if used else "Filters", icon=":material/filter_list:"):
