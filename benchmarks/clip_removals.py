@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def falls_of(study: Study) -> dict[str, Any]:
 
 
 _SEEDS = range(SIZE.seeds)
-RANKINGS = {
+RANKINGS: dict[str, Callable[[Study, np.ndarray], np.ndarray]] = {
     "ours": lambda study, tests: study.scores(tests, None, TRAK),
     "hybrid": lambda study, tests: study.scores(tests, None, HYBRID),
     "embedding": lambda study, tests: embedding_scores(study)[tests],

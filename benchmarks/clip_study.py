@@ -165,10 +165,10 @@ def plant(target: Path) -> None:
         kind = "swapped" if place % 2 else "twin"
         for twin in range(TWINS):
             words = captions[generator.integers(len(captions))] if place % 2 else _turned(caption)
-            name, changed = f"{kind}-{test}-{twin}", near_duplicate(picture, generator)
-            rows["train"].append({**_row(target, name, changed, words), kind: test})
-    for split, some_rows in rows.items():
-        _write(target / f"{split}.csv", some_rows)
+            file, changed = f"{kind}-{test}-{twin}", near_duplicate(picture, generator)
+            rows["train"].append({**_row(target, file, changed, words), kind: test})
+    for name, some_rows in rows.items():
+        _write(target / f"{name}.csv", some_rows)
 
 
 def near_duplicate(picture: Image.Image, generator: np.random.Generator) -> Image.Image:
@@ -178,9 +178,9 @@ def near_duplicate(picture: Image.Image, generator: np.random.Generator) -> Imag
     turned = picture.rotate(
         generator.uniform(-12, 12), Image.Resampling.BILINEAR, fillcolor="white"
     )
-    at = tuple(int(value) for value in generator.integers(0, side - small + 1, 2))
+    x, y = (int(value) for value in generator.integers(0, side - small + 1, 2))
     canvas = Image.new("RGB", picture.size, "white")
-    canvas.paste(turned.resize((small, small)), at)
+    canvas.paste(turned.resize((small, small)), (x, y))
     scaled = np.asarray(canvas) * generator.uniform(0.8, 1.0, 3)
     return Image.fromarray(scaled.round().astype(np.uint8))
 

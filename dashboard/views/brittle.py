@@ -107,7 +107,6 @@ def filters() -> None:
         ("flag", "Data issue", {name: name for name in issues}, query.flag),
         ("tag", "Tag", {name: name for name in tags}, query.tag),
     )
-    choices = tuple(one for one in choices if one[2] or one[3] is not None)
     used = sum(value is not None for *_, value in choices)
     used += (query.at_most != AT_MOST) + (query.likely != LIKELY_BY_DEFAULT)
     with st.popover(f"Filters ({used})" if used else "Filters", icon=":material/filter_list:"):
@@ -130,6 +129,8 @@ def filters() -> None:
             args=("likely", LIKELY_BY_DEFAULT, ("page",)),
         )
         for name, label, options, value in choices:
+            if name == "label" and not options:  # examples without labels
+                continue
             if value is not None and value not in options:
                 options = {value: BADGES.get(value, value), **options}
             st.session_state[name] = value

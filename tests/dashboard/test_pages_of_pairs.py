@@ -61,7 +61,7 @@ def test_overview_shows_recall_of_both_directions(shapes: Study, visit: Any) -> 
 def test_brittle_pairs_are_listed(shapes: Study, visit: Any, tmp_path: Path) -> None:
     study = give_units(copy_of(shapes, tmp_path / "calibrated"), "towers")
     text = everything(visit(study, "brittle", likely="50", at_most="100"))
-    assert "are predicted to flip when at most 100 training pairs" in text
+    assert "1 of 24 are predicted to flip when at most 100 training" in text
     opened = everything(visit(study, "brittle", likely="50", at_most="100", test="test-12"))
     assert "Lead over what is retrieved instead" in opened
 

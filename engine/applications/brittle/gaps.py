@@ -30,13 +30,14 @@ def logit_gaps(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarr
     own, mean = own_answers(study, outcomes), _mean_record(study, algorithm, outcomes)
     together, rivals = outcomes.answers(mean), outcomes.rivals(mean, own)
     gaps = np.empty((study.checkpoints(algorithm), len(own)))
-    agreeing, outputs = np.empty(gaps.shape, bool), np.empty(gaps.shape)
+    agreeing, outputs = np.empty(gaps.shape, bool), np.zeros(gaps.shape)
     for checkpoint in range(len(gaps)):
         path = layout.outputs_file(study.root, algorithm, checkpoint, "test")
         kept = store.read_tensors(path)
         gaps[checkpoint] = outcomes.gaps(kept[outcomes.record], own, rivals)
         agreeing[checkpoint] = outcomes.answers(kept[outcomes.record]) == together
-        outputs[checkpoint] = kept["output"]
+        if not outcomes.like_output:
+            outputs[checkpoint] = kept["output"]
     slope = 1.0 if outcomes.like_output else change_together(gaps, outputs)
     known = bool(slope > 0)
     return gaps / slope if known else gaps, agreeing, known
