@@ -1,74 +1,97 @@
 """Pictures with captions: retrieval, LDS, what removals do, and the speed of features.
 
-    python -m benchmarks.clip --json [--save]
+    DATALOUPE_CLIP_PARTS=recall,lds python -m benchmarks.clip --json [--save]
 
 The study is the example that ships, 3,177 + 601 emoji with their names, with a run bank of 80
-masks. `recall_at.K` is the mean of both directions among all test pairs, by the mean cosines of
-the checkpoints. `lds.METHOD.CHECKPOINTS` is of the alignment, on the test masks. *picture
-embedding* and *caption embedding* are cosines of one tower, *embedding* their mean.
-`fall.METHOD.K` is how far the cosine of a test pair falls when the K training pairs that a method
-ranks first for it are removed, against models with all data and the same seeds. The removals train
-1,805 models, which takes most of a day on two cores.
+masks. Each part can be run alone, in any order; results of the others are kept in `.bench/clip` and
+reported, too, each with its device. `DATALOUPE_CLIP_SIZE` is `whole`, `short` (removals of 50 pairs
+for 20 test pairs only) or `tiny` (whether every part runs).
+
+Minutes of one core, estimated from the tiny size (a training of all pairs takes 18 s): building the
+study 25, recall and featurise 1 each, lds 5, traker 60, planted 5, replay 30, removals 480 (`short`
+30: 86 models).
+
+- `recall_at.K`: mean of both directions among all test pairs, by the mean cosines of the
+  checkpoints.
+- `lds.METHOD.CHECKPOINTS`: of the alignment, on the test masks. *picture embedding* and *caption
+  embedding* are cosines of one tower, *embedding* their mean. `ratio_vs_traker.CHECKPOINTS` is
+  against traker's CLIP output with uniform negatives.
+- `planted_precision_at_5`, `swapped_precision_at_5`: see `benchmarks.clip_lds.planted`.
+- `fall.METHOD.K`: how far the cosine of a test pair falls when the K training pairs that a method
+  ranks first for it are removed, against models with all data and the same seeds; with 95 %
+  intervals over the pairs. Finished models are kept, so it can be interrupted.
+- `replay_lds`, `replay_smoothness`: see `benchmarks.clip_removals.replay`.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
-
-from benchmarks._report import log, report
-from benchmarks._study import built
-from benchmarks.text_lds import gradient_cosine, rounded, scored
-from engine import Study, store
+from benchmarks._report import device, log, report, versions
+from benchmarks.clip_lds import lds_of, lds_of_traker, planted
+from benchmarks.clip_removals import falls_of, replay
+from benchmarks.clip_study import SIZE, clip_study, folder
+from engine import Study
 from engine.attribution.trak.primal import primal_projection
 from engine.attribution.trak.projection import features
 from engine.build.batches import batches_of
 from engine.build.models import load_checkpoint
-from engine.build.retraining import NOTHING, model_without, removal_of
-from engine.build.tasks import task_at, task_of
-from engine.data.templates import spec_from_template
-from engine.store import layout
-from engine.store.layout import HYBRID, SPLITS, TRAK
-from engine.store.rows import evenly_spread
-from engine.study.examples import read_stacked_arrays
+from engine.build.tasks import task_at
 from engine.study.models import checkpoint_seed
 from engine.study.retrieval import read_recall
 from engine.study.score_matrices import stored_solver
-from engine.tasks.contrastive import pairs
 
-MASKS, CHECKPOINTS = 80, 10
-COUNTS = (1, 5, 10)
-REMOVED, TESTS, SEEDS = (10, 50, 100), 30, 5
-ROUNDS, TIMED = 5, 512
-
-
-def clip_study() -> Study:
-    """The example with more checkpoints and a larger bank."""
-    spec = spec_from_template("captions")
-    spec = spec.replace("checkpoints = 5", f"checkpoints = {CHECKPOINTS}")
-    return built("clip", spec.replace("masks = 40", f"masks = {MASKS}"))
+ROUNDS = 5
 
 
 def measure() -> dict[str, Any]:
-    """All measurements."""
-    study = clip_study()
-    log("LDS")
-    lds = lds_of(study)
-    log("removals")
-    falls = falls_of(study)
-    return {
-        **recall_of(study),
-        **lds,
-        **falls,
-        **featurise(study),
-        "settings": {"removed": REMOVED, "tests": TESTS, "seeds": SEEDS, "masks": MASKS},
-    }
+    """The parts that are asked for, and those measured before."""
+    folder().mkdir(parents=True, exist_ok=True)
+    for name in os.environ.get("DATALOUPE_CLIP_PARTS", ",".join(PARTS)).split(","):
+        log(name)
+        start = core_seconds()
+        part = {**PARTS[name](), "device": device(), "versions": versions()}
+        part["minutes_of_core"] = round((core_seconds() - start) / 60, 2)
+        (folder() / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
+    found: dict[str, Any] = {}
+    for name in PARTS:
+        file = folder() / f"{name}.json"
+        if file.exists():
+            part = json.loads(file.read_text(encoding="utf-8"))
+            for key in ("device", "versions", "minutes_of_core"):
+                found.setdefault(f"{key}_of", {})[name] = part.pop(key)
+            found |= part
+    if "lds" in found and "lds_of_traker" in found:
+        found["lds"] |= found.pop("lds_of_traker")
+        found["ratio_vs_traker"] = {
+            count: round(found["lds"]["ours"][count]["lds"] / of["lds"], 2)
+            for count, of in found["lds"]["traker_repaired"].items()
+        }
+    return found
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "recall": lambda: recall_of(clip_study()),
+    "lds": lambda: lds_of(clip_study()),
+    "featurise": lambda: featurise(clip_study()),
+    "traker": lambda: lds_of_traker(clip_study()),
+    "planted": planted,
+    "replay": replay,
+    "removals": lambda: falls_of(clip_study()),
+}
+"""Name → its keys."""
+
+
+def core_seconds() -> float:
+    """Seconds of one core that this process and the ended ones that it started have used."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def recall_of(study: Study) -> dict[str, Any]:
@@ -81,104 +104,6 @@ def recall_of(study: Study) -> dict[str, Any]:
     return {"recall_at": mean, "recall_of_sides": found}
 
 
-# --- LDS ------------------------------------------------------------------------------------------
-
-
-def lds_of(study: Study) -> dict[str, Any]:
-    """LDS of our methods and of baselines, with the noise ceiling."""
-    quality, test = study.quality(), study.bank(train=False).part("test")
-    assert quality is not None
-    points = {str(one.n): rounded(one.lds) for one in quality.checkpoints if one.n in COUNTS}
-    most = str(CHECKPOINTS)
-    found: dict[str, dict[str, Any]] = {
-        "ours": points,
-        "ours_thresholded": {most: rounded(quality.methods[TRAK].lds)},
-        "hybrid": {most: rounded(quality.methods[HYBRID].lds)},
-        "gradient_cosine": {"1": scored(gradient_cosine(study, 0), test)},
-    }
-    for name, part in TOWERS.items():
-        found[name] = {most: scored(embedding_scores(study, part), test)}
-    return {
-        "lds": found,
-        "lds_noise_ceiling": None if quality.ceiling is None else rounded(quality.ceiling),
-        "test_masks": len(test),
-    }
-
-
-TOWERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "embedding": lambda both: both,
-    "picture_embedding": lambda both: np.split(both, 2, axis=1)[0],
-    "caption_embedding": lambda both: np.split(both, 2, axis=1)[1],
-}
-
-
-def embedding_scores(study: Study, part: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Mean cosine of embeddings over the checkpoints, `[n_test, n_train]`."""
-    algorithm = next(iter(study.algorithms))
-    total = np.zeros((study.dataset.n_test, study.dataset.n_train), np.float32)
-    for checkpoint in range(study.checkpoints(algorithm)):
-        units = []
-        for split in SPLITS:
-            path = layout.outputs_file(study.root, algorithm, checkpoint, split)
-            rows = part(np.array(store.read_tensors(path)["embeddings"], np.float32))
-            units.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-        total += units[1] @ units[0].T
-    return total
-
-
-# --- removals -------------------------------------------------------------------------------------
-
-
-def falls_of(study: Study) -> dict[str, Any]:
-    """Mean fall of test pairs' cosines without their first K pairs, by method."""
-    algorithm = next(iter(study.algorithms))
-    tests = evenly_spread(study.dataset.n_test, TESTS)
-    random = np.random.default_rng(0).normal(size=(TESTS, study.dataset.n_train))
-    rankings = {
-        "ours": study.scores(tests, algorithm, TRAK),
-        "hybrid": study.scores(tests, algorithm, HYBRID),
-        "embedding": embedding_scores(study, TOWERS["embedding"])[tests],
-        "random": random,
-    }
-    before = [cosines(study, NOTHING, seed, tests) for seed in range(SEEDS)]
-    found: dict[str, dict[str, Any]] = {}
-    for name, scores in rankings.items():
-        for k in REMOVED:
-            falls = []
-            for place, row in enumerate(scores):
-                removed = removal_of(study, np.argsort(-row, kind="stable")[:k])
-                log(f"{name}, {k} removed, pair {place + 1} of {TESTS}")
-                after = [cosines(study, removed, seed, tests) for seed in range(SEEDS)]
-                falls.append(
-                    np.mean([b[place] - a[place] for b, a in zip(before, after, strict=True)])
-                )
-            error = float(np.std(falls, ddof=1) / np.sqrt(len(falls)))
-            mean = float(np.mean(falls))
-            found.setdefault(name, {})[str(k)] = {
-                "fall": round(mean, 4),
-                "standard_error": round(error, 4),
-            }
-    ratios = {
-        str(k): round(found["ours"][str(k)]["fall"] / found["embedding"][str(k)]["fall"], 2)
-        for k in REMOVED
-    }
-    return {"fall": found, "fall_ratio_vs_embedding": ratios}
-
-
-@torch.no_grad()
-def cosines(study: Study, removed: tuple[int, ...], seed: int, tests: np.ndarray) -> np.ndarray:
-    """Cosines of some test pairs by model number `seed`, trained without `removed`."""
-    from engine.training.outputs import read_batch
-
-    algorithm = next(iter(study.algorithms))
-    model = model_without(study, algorithm, removed, seed, "cpu")
-    arrays = read_stacked_arrays(study, "test")
-    batch = read_batch(task_of(study), arrays, tests, study.dataset.encoding, "cpu")
-    found = pairs(model, batch)
-    cosine: np.ndarray = (found.pictures * found.captions).sum(1).numpy()
-    return cosine
-
-
 # --- speed ----------------------------------------------------------------------------------------
 
 
@@ -187,7 +112,7 @@ def featurise(study: Study) -> dict[str, Any]:
     algorithm = next(iter(study.algorithms))
     model = load_checkpoint(study, algorithm, 0, "cpu")
     output, spec = task_at(study, algorithm, 0).model_output, study.spec.trak
-    batches = list(batches_of(study, "train", "cpu", spec.batch_size, 0, TIMED)())
+    batches = list(batches_of(study, "train", "cpu", spec.batch_size, 0, SIZE.timed)())
     solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(model, output, batches[0], solver, checkpoint_seed(study, 0))
 
@@ -210,7 +135,7 @@ def featurise(study: Study) -> dict[str, Any]:
     medians = {name: statistics.median(some) for name, some in times.items()}
     return {
         "featurise_vs_bound": round(medians["bound"] / medians["ours"], 3),
-        "pairs_a_second": {name: round(TIMED / one, 1) for name, one in medians.items()},
+        "pairs_a_second": {name: round(SIZE.timed / one, 1) for name, one in medians.items()},
     }
 
 

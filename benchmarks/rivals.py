@@ -47,7 +47,7 @@ def make_traker(
     model: nn.Module,
     n_train: int,
     folder: str,
-    task: str = "image_classification",
+    task: Any = "image_classification",
     parameters: list[str] | None = None,
 ) -> Any:
     """A TRAKer at its defaults: λ = 0, its BasicProjector, proj_dim 2048.
@@ -87,7 +87,7 @@ def traker_scores(
     number: int,
     train: list[list[Tensor]],
     test: list[list[Tensor]],
-    task: str,
+    task: Any,
     parameters: list[str] | None = None,
 ) -> Tensor:
     """Scores `[n_test, n_train]` by traker, before multiplication by Q.
@@ -95,7 +95,7 @@ def traker_scores(
     Args:
         state: The model's weights, by the names that the model has for them.
         train, test: Batches of a model's inputs and, last, the labels.
-        task: traker's name of it.
+        task: traker's name of it, or a model output of its kind.
         parameters: As in `make_traker`.
     """
     n_train, n_test = (sum(len(batch[-1]) for batch in batches) for batches in (train, test))

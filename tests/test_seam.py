@@ -193,7 +193,7 @@ REASONS = {
     "dashboard/views/overview": "figures by capability",
     "dashboard/views/provenance": "lists the classes, if any",
     "dashboard/views/training": "marks wrong predictions, where there are any",
-    "engine/applications/brittle": "needs outcomes and classes",
+    "engine/applications/brittle": "needs outcomes",
     "engine/applications/case_studies": "cases of pictures",
     "engine/applications/curation": "needs classes",
     "engine/applications/live": "probabilities and thumbnails, where there are any",

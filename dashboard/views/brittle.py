@@ -100,7 +100,7 @@ chosen, hint = requested_row(study, "test", location.test)
 
 def filters() -> None:
     """The filters of the list, each kept in the URL."""
-    labels = sorted(set(table["label"]))
+    labels = sorted({*table["label"]} - {""})
     tags = sorted({tag for tags in table["tags"] for tag in tags})
     issues = [name for name in RULES if any(name in some for some in table["data_issues"])]
     states = {name: f"{BADGES[name]} ({counted[name]:,})" for name in STATUSES if counted[name]}
@@ -132,6 +132,8 @@ def filters() -> None:
             args=("likely", LIKELY_BY_DEFAULT, ("page",)),
         )
         for name, label, options, value in choices:
+            if name == "label" and not options:  # examples without labels
+                continue
             if value is not None and value not in options:
                 options = {value: BADGES.get(value, value), **options}
             st.session_state[name] = value

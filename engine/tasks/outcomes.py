@@ -16,7 +16,8 @@ import numpy as np
 class Outcomes:
     """The outcomes of a task, from one array of its records.
 
-    An answer is a number. `own` holds the right answer of each example.
+    An answer is a number. `own` holds the right answer of each example: its label, if `labeled`,
+    else 0.
 
     Attributes:
         record: Name of the array `[n, ...]` in a model's record: larger for a likelier answer.
@@ -24,12 +25,21 @@ class Outcomes:
         rivals: (record, own `[n]`) → the best wrong answers, int32 `[..., n]`.
         names: (answers `[n]`, class names) → the answers in words, as the column `predicted` of a
             task's `summarize` has them.
+        gaps: (record `[n, ...]`, own `[n]`, wrong answers `[n]`) → how far the right answer leads
+            the wrong one, float64 `[n]`: below 0 where the wrong one wins.
+        labeled: Whether the right answer is the number of the example's label.
+        gap: What a gap is called.
+        like_output: Whether gaps are in the unit of the task's first output, and change with it.
     """
 
     record: str
     answers: Callable[[np.ndarray], np.ndarray]
     rivals: Callable[[np.ndarray, np.ndarray], np.ndarray]
     names: Callable[[np.ndarray, Sequence[str]], list[str]]
+    gaps: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    labeled: bool
+    like_output: bool
+    gap: str
 
 
 def _answers(logits: np.ndarray) -> np.ndarray:
@@ -46,8 +56,23 @@ def _class_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
     return [classes[int(answer)] for answer in answers]
 
 
-CLASSES = Outcomes("logits", _answers, _rivals, _class_names)
-"""The largest logit is the predicted class."""
+def _logit_gaps(logits: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray:
+    rows, exact = np.arange(len(own)), np.asarray(logits, np.float64)
+    gaps: np.ndarray = exact[rows, own] - exact[rows, rivals]
+    return gaps
+
+
+CLASSES = Outcomes(
+    "logits",
+    _answers,
+    _rivals,
+    _class_names,
+    _logit_gaps,
+    labeled=True,
+    like_output=True,
+    gap="logit gap",
+)
+"""The largest logit is the predicted class. A gap in logits changes as the margin does."""
 
 ABSENT = -2.0
 """In place of a cosine: what is not there to be retrieved."""
@@ -80,9 +105,26 @@ def _pair_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
     ]
 
 
-RETRIEVAL = Outcomes("retrieval", _retrieved, _retrieved_instead, _pair_names)
+def _cosine_gaps(retrieval: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray:
+    rows, exact = np.arange(len(rivals)), np.asarray(retrieval, np.float64)
+    side = (rivals < 0).astype(int)
+    gaps: np.ndarray = exact[rows, side, own] - exact[rows, side, np.abs(rivals)]
+    return gaps
+
+
+RETRIEVAL = Outcomes(
+    "retrieval",
+    _retrieved,
+    _retrieved_instead,
+    _pair_names,
+    _cosine_gaps,
+    labeled=False,
+    like_output=False,
+    gap="lead over what is retrieved instead",
+)
 """A pair is right if picture and caption both find each other first among the test pairs. The
-record `[n, 2, 1 + pairs]` has the cosines of both directions, the own one first."""
+record `[n, 2, 1 + pairs]` has the cosines of both directions, the own one first. Gaps are cosines;
+outputs are log-odds."""
 
 OUTCOMES = {"classes": CLASSES, "retrieval": RETRIEVAL}
 """Name in a task and in dataset.json → its outcomes."""

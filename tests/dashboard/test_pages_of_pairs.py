@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from engine.store.quantities import ACCURACY
 from engine.study.capabilities import missing
 from engine.study.removal_sets import keep_set
 from engine.study.retrieval import read_recall
+from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
 from tests.builders.page_contents import cards, everything
 
@@ -29,7 +31,7 @@ PAGES: dict[str, tuple[str, dict[str, str], str]] = {
     "explain nothing": ("explain", {}, "test-"),
     "explain": ("explain", {"test": "test-3"}, "how well picture and caption fit"),
     "training": ("training", {"train": "train-5"}, "train-5"),
-    "brittle": ("brittle", {}, "do not have one class each"),
+    "brittle": ("brittle", {}, "not calibrated"),
     "map": ("map", {}, "Map"),
     "what if": ("what_if", {"set": "SET"}, "three pairs"),
     "unlearn": ("unlearn", {}, "do not have one class each"),
@@ -54,6 +56,14 @@ def test_overview_shows_recall_of_both_directions(shapes: Study, visit: Any) -> 
     for k in (1, 5, 10):
         assert f"R@{k}" in text
         assert all(ACCURACY.text(of[k]) in text for of in recall.values())
+
+
+def test_brittle_pairs_are_listed(shapes: Study, visit: Any, tmp_path: Path) -> None:
+    study = give_units(copy_of(shapes, tmp_path / "calibrated"), "towers")
+    text = everything(visit(study, "brittle", likely="50", at_most="100"))
+    assert "1 of 24 are predicted to flip when at most 100 training" in text
+    opened = everything(visit(study, "brittle", likely="50", at_most="100", test="test-12"))
+    assert "Lead over what is retrieved instead" in opened
 
 
 def test_cards_have_picture_and_caption(shapes: Study, visit: Any) -> None:

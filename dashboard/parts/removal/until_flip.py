@@ -92,9 +92,8 @@ def verdict(found: Supports, test_examples: Examples, row: int, k: int) -> str:
     example = test_examples.table.iloc[row]
     predicted, label = escape(short(example["predicted"])), escape(short(example["label"]))
     kinds = "supporters" if found.right[row] else "opposers"
-    is_now = f"“{predicted}”" + (
-        ", which is correct" if found.right[row] else f", but it is {label}"
-    )
+    wrong = f", but it is {label}" if label else ", which is wrong"
+    is_now = f"“{predicted}”" + (", which is correct" if found.right[row] else wrong)
     if not found.calibrated:
         return (
             f"Predicted {is_now}. The scores are not calibrated, so its {kinds} are ranked, but "
@@ -109,7 +108,7 @@ def verdict(found: Supports, test_examples: Examples, row: int, k: int) -> str:
     likely = FLIP.text(found.flip_probability(one)[0, k - 1])
     after, half_width = found.after(one)[0, k - 1], found.half_width(one)[0, k - 1]
     gap = (
-        f"Logit gap {LOGIT_GAP.change(found.logit_gap[row], after)} "
+        f"{found.gap.capitalize()} {LOGIT_GAP.change(found.logit_gap[row], after)} "
         f"({LOGIT_GAP.range(after - half_width, after + half_width)})."
     )
     if not found.size[row]:

@@ -10,6 +10,8 @@ The logit gap is the logit of the true label minus the largest other, in the mea
 checkpoints. Unlike the margin, it changes sign exactly where the predicted class changes. Scores
 are about the margin; removal is assumed to change the logit gap as much as the margin.
 
+Tasks with other outcomes have other gaps (`engine.applications.brittle.gaps`).
+
 The *probability of a flip* is the probability that models retrained without the removed examples
 together predict another class: that the logit gap in their mean logits is beyond 0. The predicted
 gap has two errors. That of the predicted change (engine.attribution.evaluation.effects) is normal,
@@ -30,6 +32,7 @@ from functools import cached_property
 import numpy as np
 
 from engine import store
+from engine.applications.brittle.gaps import logit_gaps, outcomes_of
 from engine.applications.verification.record import Verification
 from engine.applications.verification.verifying import Request, request_of, verify_all
 from engine.attribution.evaluation.effects import Units, removals
@@ -43,7 +46,7 @@ from engine.store.text import counted
 from engine.study.capabilities import require
 from engine.study.counterfactuals import read_units
 from engine.study.groups import read_group_numbers
-from engine.study.models import read_class_numbers, read_mean_logits, read_predictions
+from engine.study.models import read_predictions
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.rankings import read_top
 from engine.study.reader import StudyReader
@@ -80,6 +83,7 @@ class Supports:
         score: Their scores, float32 `[n, K]`.
         units: None if the scores are not calibrated: examples are ranked, and no flip is predicted.
         scores: Fingerprint of the scores.
+        gap: What a logit gap is called in this task.
     """
 
     algorithm: str
@@ -95,6 +99,7 @@ class Supports:
     score: np.ndarray
     units: Units | None
     scores: str
+    gap: str = CLASSES.gap
 
     @property
     def calibrated(self) -> bool:
@@ -235,13 +240,12 @@ def find(
         probability: The least probability at which a flip is predicted.
 
     Raises:
-        MissingCapability: Predictions of the study have no classes that could flip.
+        MissingCapability: Predictions of the study are neither right nor wrong.
         DataloupeError: No such algorithm or method, `at_most` is not from 1 to `MOST`, or
             `probability` is not from 0.5 to below 1.
         StoreError: Scores or predictions are not built yet.
     """
-    for needed in ("outcomes", "classes"):
-        require(study, needed, "Brittle predictions")
+    require(study, "outcomes", "Brittle predictions")
     algorithm = resolve_algorithm(study, algorithm)
     method = resolve_method(study, algorithm, method)
     if not 1 <= at_most <= MOST:
@@ -249,7 +253,7 @@ def find(
     if not 0.5 <= probability < 1:
         raise DataloupeError(f"probability must be from 0.5 to below 1, not {probability:g}.")
     right = read_predictions(study, "test", algorithm)["correct"].to_numpy(dtype=bool)
-    each, agreeing = logit_gaps(study, algorithm)
+    each, agreeing, known = logit_gaps(study, algorithm)
     checkpoints = len(each)
     index, score = _strongest(study, algorithm, method, min(at_most, study.dataset.n_train), right)
     keep_one_of_every_class(study, index, score)
@@ -266,37 +270,10 @@ def find(
         checkpoints=checkpoints,
         index=index,
         score=score,
-        units=read_units(study, algorithm, method),
+        units=read_units(study, algorithm, method) if known else None,
         scores=store.json_fingerprint(layout.search_file(study.root, algorithm, method)),
+        gap=outcomes_of(study).gap,
     )
-
-
-def logit_gaps(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Each checkpoint's part in the logit gap of the test predictions.
-
-    Returns:
-        Logit of the true label minus that of the class that is the runner-up in the mean logits:
-        float64 `[checkpoints, n_test]`, with the logit gap as its mean. And whether the checkpoint
-        itself predicts the class that the mean logits do: bool `[checkpoints, n_test]`.
-    """
-    labels = read_class_numbers(study, "test")
-    rows = np.arange(len(labels))
-    mean = read_mean_logits(study, "test", algorithm)
-    together, runner_up = CLASSES.answers(mean), CLASSES.rivals(mean, labels)
-    gaps = np.empty((study.checkpoints(algorithm), len(labels)))
-    agreeing = np.empty(gaps.shape, bool)
-    for checkpoint in range(len(gaps)):
-        path = layout.outputs_file(study.root, algorithm, checkpoint, "test")
-        logits = np.asarray(store.read_tensors(path)["logits"], np.float64)
-        gaps[checkpoint] = logits[rows, labels] - logits[rows, runner_up]
-        agreeing[checkpoint] = CLASSES.answers(logits) == together
-    return gaps, agreeing
-
-
-def runners_up(study: StudyReader, algorithm: str) -> np.ndarray:
-    """Number of the class with the largest mean logit but the true label's: int32 `[n_test]`."""
-    logits = read_mean_logits(study, "test", algorithm)
-    return CLASSES.rivals(logits, read_class_numbers(study, "test"))
 
 
 def _strongest(

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from engine import store
 from engine.applications.brittle.data_issues import DataIssue
-from engine.applications.brittle.supports import Supports, runners_up, verified
+from engine.applications.brittle.gaps import best_wrong_answers, outcomes_of, own_answers
+from engine.applications.brittle.supports import Supports, verified
 from engine.applications.verification import Verification
 from engine.store.errors import DataloupeError
 from engine.store.text import harmless
@@ -40,7 +41,7 @@ COLUMNS = pa.schema(
         ("file", pa.string()),  # of a picture, below the source; missing where there is none
         ("label", pa.string()),
         ("predicted", pa.string()),
-        ("other", pa.string()),  # the class after a flip: the runner-up, or the true label
+        ("other", pa.string()),  # the answer after a flip: the best wrong one, or the right one
         ("correct", pa.bool_()),
         ("confidence", pa.float64()),
         ("margin", pa.float64()),
@@ -118,15 +119,18 @@ def brittle_table(
     def of_outcome(read: Any) -> list[Any]:
         return [None if outcome is None else read(outcome) for outcome in outcomes]
 
+    confidence: list[Any] = [None] * len(rows)  # not every task has one
+    if "confidence" in predictions:
+        confidence = listed(predictions["confidence"].to_numpy(np.float64)[rows])
     columns: dict[str, list[Any]] = {
         "row": listed(rows),
         "id": listed(test["id"].astype(str).to_numpy()[rows]),
         "file": read_texts_of(study, "test", FILE, rows),
         "label": listed(test["label"].astype(str).to_numpy()[rows]),
         "predicted": listed(predictions["predicted"].astype(str).to_numpy()[rows]),
-        "other": listed(other_classes(study, supports)[rows]),
+        "other": listed(other_answers(study, supports)[rows]),
         "correct": listed(supports.right[rows]),
-        "confidence": listed(predictions["confidence"].to_numpy(np.float64)[rows]),
+        "confidence": confidence,
         "margin": listed(predictions["output"].to_numpy(np.float64)[rows]),
         "logit_gap": listed(supports.logit_gap[rows]),
         "logit_gap_low": listed(supports.logit_gap[rows] - error, supports.checkpoints > 1),
@@ -184,16 +188,15 @@ def standing(table: pa.Table) -> dict[Status, int]:
     return {status: found.count(status) for status in STATUSES}
 
 
-def other_classes(study: StudyReader, supports: Supports) -> np.ndarray:
-    """The class that each prediction would flip to, object `[n_test]`.
+def other_answers(study: StudyReader, supports: Supports) -> np.ndarray:
+    """What each prediction would become after a flip, object `[n_test]`.
 
-    The runner-up for a correct prediction, the true label for a wrong one.
+    The best wrong answer for a correct prediction, the right one for a wrong prediction.
     """
-    classes = np.array(study.dataset.classes, dtype=object)
-    labels = study.table("test")["label"].to_numpy(dtype=object)
-    runner_up = classes[runners_up(study, supports.algorithm)]
-    other: np.ndarray = np.where(supports.right, runner_up, labels)
-    return other
+    outcomes = outcomes_of(study)
+    wrong = best_wrong_answers(study, supports.algorithm)
+    other = np.where(supports.right, wrong, own_answers(study, outcomes))
+    return np.array(outcomes.names(other, study.dataset.classes), dtype=object)
 
 
 # --- files --------------------------------------------------------------------------------------
