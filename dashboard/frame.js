@@ -106,6 +106,7 @@ function focusNewTitle(since) {
 // A click leaves the focus on its control, where arrow keys would go on being its own. Give the
 // focus back, so that ← and → move to the previous and the next example. Fields keep it.
 const CONTROLS = "button, summary, [role=radio], [role=slider], [role=option], input[type=radio], input[type=checkbox], input[type=range]";
+let givingBack = [];
 document.addEventListener("click", (event) => {
   const byPointer = event.detail > 0;
   const chosen = event.target.closest?.("[role=option]") !== null;
@@ -116,8 +117,10 @@ document.addEventListener("click", (event) => {
     }
   };
   // Some controls take the focus once more when they are drawn again.
-  if (byPointer) [0, 100, 400].forEach((delay) => setTimeout(giveBack, delay));
+  if (byPointer) givingBack = [0, 100, 400].map((delay) => setTimeout(giveBack, delay));
 }, true);
+// But what is clicked next keeps the focus: the list of a field that opens again stays open.
+document.addEventListener("pointerdown", () => givingBack.forEach(clearTimeout), true);
 
 // What follows Streamlit's changes of the page.
 let tidying = false;

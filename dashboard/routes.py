@@ -1,27 +1,24 @@
 """Routes: the pages' frame, sprite sheets, fonts, and a readiness check for the launcher.
 
-The frame is Streamlit's own page with our script (frame.js) before its own. The URL of a sprite
-sheet holds a key of the data, so browsers may cache it forever.
+The URL of a sprite sheet holds a key of the data, and that of the style sheet one of its content:
+browsers may keep both forever.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import re
 from pathlib import Path
 from typing import cast
 
-import streamlit as st
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dashboard import frame
 from dashboard.api.server import api_routes
-from dashboard.location import STATE
 from dashboard.login import picture_key
 from dashboard.parts.palette.search import offers
 from dashboard.read import sprite_sheets
@@ -89,8 +86,8 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404)
         return Response(status_code=204)  # not 200, which a different server may return for any URL
 
-    def frame(_: Request) -> Response:
-        return Response(_frame(), media_type="text/html", headers=CHECKED)
+    def page_frame(_: Request) -> Response:
+        return Response(frame.page(), media_type="text/html", headers=CHECKED)
 
     def moved(request: Request) -> Response:
         """An old address leads on with its parameters."""
@@ -99,7 +96,10 @@ def routes(root: Path) -> list[BaseRoute]:
         return RedirectResponse(f"./{to}?{query}" if query else f"./{to}")
 
     def script(_: Request) -> Response:
-        return Response(_script(), media_type="text/javascript", headers=CHECKED)
+        return Response(frame.script(), media_type="text/javascript", headers=CHECKED)
+
+    def style(_: Request) -> Response:
+        return Response(frame.style(), media_type="text/css", headers=FOREVER)
 
     def find(request: Request) -> Response:
         """What the command palette offers for the text typed so far."""
@@ -112,8 +112,9 @@ def routes(root: Path) -> list[BaseRoute]:
     fonts = StaticFiles(directory=Path(__file__).parent / "fonts")
     return [
         *(Route(f"/{old}", moved) for old in OLD_ADDRESSES),
-        *(Route(f"/{page.address}", frame) for page in PAGES),
+        *(Route(f"/{page.address}", page_frame) for page in PAGES),
         Route("/dataloupe/frame.js", script),
+        Route("/dataloupe/style.css", style),
         Route("/dataloupe/find", find),
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
@@ -121,29 +122,6 @@ def routes(root: Path) -> list[BaseRoute]:
         Mount("/dataloupe/fonts", app=fonts),
         *api_routes(root),
     ]
-
-
-def _base() -> str:
-    """The path below which the server answers, such as `/study`; usually empty."""
-    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
-    return f"/{base}" if base else ""
-
-
-@functools.cache
-def _script() -> str:
-    here = Path(__file__).parent
-    files = here / "frame.js", here / "parts" / "palette" / "palette.js"
-    content = "".join(file.read_text(encoding="utf-8") for file in files)
-    content = content.replace('"BASE/"', f'"{_base()}/"')
-    return content.replace('"BASE"', f'"{_base()}"').replace('"STATE"', json.dumps(STATE))
-
-
-@functools.cache
-def _frame() -> str:
-    """Streamlit's own page, with our script before its own."""
-    page = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
-    script = f'<script src="{_base()}/dataloupe/frame.js"></script>'
-    return page.replace("<head>", f"<head>{script}", 1)
 
 
 _DATASETS: FileCache[tuple[str, int]] = FileCache(most=8)

@@ -34,7 +34,7 @@ from dashboard.server.uploaded_files import UploadedFiles
 SIGN_OUT = "/auth/logout"
 OPEN = re.compile(
     r"(/[^/]+)*/(_stcore/(health|host-config)|auth/login|oauth2callback)"
-    r"|/dataloupe/(server|fonts)/[^/]+|/static/.+"
+    r"|/dataloupe/((server|fonts)/[^/]+|style\.css)|/static/.+"
 )
 """Routes that need no sign-in: they tell nothing of the study, and keep nothing."""
 CLOSED = re.compile(r".*/(_stcore|media|component|app|dataloupe|auth|api)(/.*)?", re.DOTALL)

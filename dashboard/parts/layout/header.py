@@ -6,10 +6,7 @@ the view at that moment, so that a selection made since the header was drawn goe
 
 from __future__ import annotations
 
-import functools
-from base64 import b64encode
 from html import escape
-from pathlib import Path
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -27,15 +24,6 @@ from engine.study.reader import StudyReader
 
 WIDTH = 190
 """Of a choice in the second row, in pixels."""
-
-
-@functools.cache
-def logo_style(path: Path) -> str:
-    """The style sheet with the logo, which the header links to Overview."""
-    image = b64encode(path.read_bytes()).decode()
-    return (
-        f'<style>.dl-logo {{ background-image: url("data:image/svg+xml;base64,{image}"); }}</style>'
-    )
 
 
 def header(study: StudyReader, location: Location, workspace: Workspace, page: Entry) -> None:
