@@ -61,8 +61,8 @@ def script() -> str:
 def style() -> str:
     """Our style sheets, and the logo that the header links to Overview."""
     sheets = [(HERE / "style" / f"{name}.css").read_text(encoding="utf-8") for name in SHEETS]
-    image = f"data:image/svg+xml;base64,{_base64('logo.svg')}"
-    sheets.append(f'.dl-logo {{ background-image: url("{image}"); }}\n')
+    logo = f"data:image/svg+xml;base64,{_base64('logo.svg')}"
+    sheets.append(f'.dl-logo {{ background-image: url("{logo}"); }}\n')
     return "\n".join(sheets)
 
 

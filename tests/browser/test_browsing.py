@@ -305,3 +305,16 @@ def test_a_page_fills_itself_while_the_study_is_built(
         write_scores(study, "cnn", 20, np.random.default_rng(0))
         expect(page.get_by_role("heading", name="Supporting")).to_be_visible()
         page.close()
+
+
+def test_a_field_opens_again_right_after_a_choice(desktop: BrowserContext, url: str) -> None:
+    """The focus is taken back from a field after a choice, but not from one clicked since."""
+    page = desktop.new_page()
+    page.goto(f"{url}/test-set")
+    expect(page.locator("a.card").first).to_be_visible()
+    field = page.get_by_role("combobox", name="Order")
+    for title in ("Least confident", "In the order of the data", "Least confident"):
+        settled(page)
+        field.click()
+        page.get_by_role("option", name=title).click()
+        expect(field).to_have_value(title)

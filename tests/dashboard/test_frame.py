@@ -1,7 +1,8 @@
-"""The frame of the pages: Streamlit's own, with our script first."""
+"""The frame of the pages: Streamlit's own, with our script first and our style last."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def test_every_page_learns_where_its_server_is(client: TestClient) -> None:
     assert 'BACKEND_BASE_URL: location.origin + ""' in script.text
 
     assert all(f'"{name}"' in script.text for name in STATE)
+
+
+def test_pages_have_our_style_and_icon_in_the_frame(client: TestClient) -> None:
+    """No page sends them, and the style comes after Streamlit's own, which is in the head."""
+    text = client.get("/").text
+    links = re.findall(r'<link rel="stylesheet" href="(/dataloupe/[^"]*)">', text)
+    assert len(links) == 1
+    assert text.index("<body>") < text.index(links[0])
+    style = client.get(links[0])
+    assert style.headers["content-type"].startswith("text/css")
+    assert "immutable" in style.headers["cache-control"]
+    for path in (Path(dashboard.__file__).parent / "style").glob("*.css"):
+        assert path.read_text(encoding="utf-8") in style.text
+    assert '<link rel="icon" href="data:image/svg+xml;base64,' in text
+    assert "shortcut icon" not in text
 
 
 @pytest.mark.parametrize("old", OLD_ADDRESSES)

@@ -103,6 +103,7 @@ OPEN = (
     "/auth/login",
     "/oauth2callback",
     "/dataloupe/fonts/a.woff2",
+    "/dataloupe/style.css",
     "/dataloupe/server/token",
 )
 CLOSED = (

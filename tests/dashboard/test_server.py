@@ -41,5 +41,6 @@ def test_the_server_is_local_by_default() -> None:
     config = server_config("127.0.0.1", 8501)
     assert config["server.enableXsrfProtection"]
     assert config["browser.gatherUsageStats"] is False
+    assert config["client.allowedOrigins"] == []  # else Streamlit's own sites may send commands
     assert "*" not in config["server.allowedHosts"]  # type: ignore[operator]
     assert Path(str(config["theme.base"])).is_file()
