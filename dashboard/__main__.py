@@ -137,7 +137,7 @@ def server_config(
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
-        # No page of another site controls ours; and Streamlit checks its own messages against these.
+        # No page of another site controls ours.
         "client.allowedOrigins": [],
         "logger.level": "warning",
         # A full garbage collection after every run takes longer than the run itself.
