@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks._report import log
+from engine import store
 from engine.api import Study
 from engine.running.launch import _start, _stop
-from engine.store import fingerprint_of
+from engine.store import fingerprint_of, layout
+from engine.store.layout import ROWS_PER_SHARD, SPLITS
+from engine.study.examples import shard_count
 from tests.builders.synthetic_study import write_study
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +33,7 @@ def large_study() -> Study:
         "tests/builders/synthetic_study.py",
         "engine/store/layout.py",
         "engine/data/thumbnails.py",
+        "benchmarks/_server.py",
     )
     code = [(ROOT / name).read_text() for name in names]
     root = CACHE / fingerprint_of(N_TRAIN, N_TEST, TOP_K, WRONG, code)
@@ -35,9 +41,25 @@ def large_study() -> Study:
         log(f"writing a study of {N_TRAIN:,} + {N_TEST:,} pictures to {root}")
         shutil.rmtree(CACHE, ignore_errors=True)
         unfinished = root.with_suffix(".tmp")
-        write_study(unfinished, N_TRAIN, N_TEST, top_k=TOP_K, wrong=WRONG, name="Fifty thousand")
+        study = write_study(
+            unfinished, N_TRAIN, N_TEST, top_k=TOP_K, wrong=WRONG, name="Fifty thousand"
+        )
+        _write_pixels(study)
         unfinished.rename(root)
     return Study.open(root)
+
+
+def _write_pixels(study: Study) -> None:
+    """Arrays of noise as pictures: findings look for copies among them."""
+    generator = np.random.default_rng(0)
+    shape = (1, study.dataset.cell, study.dataset.cell)
+    for split in SPLITS:
+        for shard in range(shard_count(study, split)):
+            rows = study.dataset.rows(split) - shard * ROWS_PER_SHARD
+            size = (min(ROWS_PER_SHARD, rows), *shape)
+            arrays = {"input": generator.integers(256, size=size, dtype=np.uint8)}
+            path = layout.arrays_file(study.root, split, shard)
+            store.write_tensors(path, arrays, study.dataset.fingerprint)
 
 
 @dataclass(frozen=True)
