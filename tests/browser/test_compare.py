@@ -149,6 +149,7 @@ def test_from_upload_to_report(page: Page, plain: Study, plain_url: str, tmp_pat
     report.close()
 
     page.keyboard.press("Escape")
+    page.get_by_text("Uploads (1)").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name=re.compile("Delete .* for everyone")).click()
     expect(page.get_by_text(re.compile("and everything computed from it"))).to_be_visible()
