@@ -126,6 +126,7 @@ def test_a_thousand_classes_can_be_used(desktop: BrowserContext, tmp_path: Path)
         page = watched(desktop)
         page.goto(url)
         expect(page.get_by_text("Most frequent confusions (24 /")).to_be_visible()
+        settled(page)  # findings are drawn last, and move what is below them
         page.get_by_label("Confusions of one class").click()
         page.keyboard.type(label)
         page.get_by_role("option", name=label, exact=True).click()
