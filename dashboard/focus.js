@@ -77,8 +77,10 @@ function canHold(node) {
   return node.isConnected && !node.disabled && node.checkVisibility();
 }
 
+// A control that was disabled has the focus until the next frame is drawn, and then loses it unseen.
 function unfocused() {
-  return document.activeElement === document.body || document.activeElement === null;
+  const focused = document.activeElement;
+  return focused === document.body || focused === null || focused.disabled === true;
 }
 
 // The control that had the focus, or what takes its place; null if nothing does.
