@@ -25,15 +25,14 @@ study 25, recall and featurise 1 each, lds 5, traker 60, planted 5, replay 30, r
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks._report import device, log, report, versions
+from benchmarks._parts import run_parts
+from benchmarks._report import report
 from benchmarks.clip_lds import lds_of, lds_of_traker, planted
 from benchmarks.clip_removals import falls_of, replay
 from benchmarks.clip_study import SIZE, clip_study, folder
@@ -52,21 +51,7 @@ ROUNDS = 5
 
 def measure() -> dict[str, Any]:
     """The parts that are asked for, and those measured before."""
-    folder().mkdir(parents=True, exist_ok=True)
-    for name in os.environ.get("DATALOUPE_CLIP_PARTS", ",".join(PARTS)).split(","):
-        log(name)
-        start = core_seconds()
-        part = {**PARTS[name](), "device": device(), "versions": versions()}
-        part["minutes_of_core"] = round((core_seconds() - start) / 60, 2)
-        (folder() / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
-    found: dict[str, Any] = {}
-    for name in PARTS:
-        file = folder() / f"{name}.json"
-        if file.exists():
-            part = json.loads(file.read_text(encoding="utf-8"))
-            for key in ("device", "versions", "minutes_of_core"):
-                found.setdefault(f"{key}_of", {})[name] = part.pop(key)
-            found |= part
+    found = run_parts(folder(), PARTS, "DATALOUPE_CLIP_PARTS")
     if "lds" in found and "lds_of_traker" in found:
         found["lds"] |= found.pop("lds_of_traker")
         found["ratio_vs_traker"] = {
@@ -86,12 +71,6 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "removals": lambda: falls_of(clip_study()),
 }
 """Name → its keys."""
-
-
-def core_seconds() -> float:
-    """Seconds of one core that this process and the ended ones that it started have used."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def recall_of(study: Study) -> dict[str, Any]:

@@ -17,15 +17,14 @@ others are kept in `.bench/text` and reported, too, each with its device.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._report import device, log, report, versions
+from benchmarks._parts import run_parts
+from benchmarks._report import report
 from benchmarks._server import ROOT
 from benchmarks.text_featurise import featurise
 from benchmarks.text_lds import lds_of_others, lds_of_study
@@ -44,20 +43,7 @@ AWARE_BEFORE = 97
 
 def measure() -> dict[str, Any]:
     """The parts that are asked for, and those measured before."""
-    folder = ROOT / ".bench" / "text"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in os.environ.get("DATALOUPE_TEXT_PARTS", ",".join(PARTS)).split(","):
-        log(name)
-        part = {**PARTS[name](), "device": device(), "versions": versions()}
-        (folder / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
-    found: dict[str, Any] = {}
-    for name in PARTS:
-        file = folder / f"{name}.json"
-        if file.exists():
-            part = json.loads(file.read_text(encoding="utf-8"))
-            for key in ("device", "versions"):
-                found.setdefault(f"{key}_of", {})[name] = part.pop(key)
-            found |= part
+    found = run_parts(ROOT / ".bench" / "text", PARTS, "DATALOUPE_TEXT_PARTS")
     if "lds_of_others" in found and "lds_last" in found:
         found["lds_last"] |= found.pop("lds_of_others")
         for other in ("traker", "ekfac"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import streamlit as st
-
+from dashboard.frame import base
 from dashboard.login import picture_key
 from dashboard.read.sprite_sheets import gathered
 from engine.store.layout import Split
@@ -30,6 +29,4 @@ def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str
 
 
 def _address(what: str, study: StudyReader, split: Split) -> str:
-    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
-    prefix = f"/{base}" if base else ""
-    return f"{prefix}/dataloupe/{what}/{picture_key(study.dataset.fingerprint)}/{split}"
+    return f"{base()}/dataloupe/{what}/{picture_key(study.dataset.fingerprint)}/{split}"

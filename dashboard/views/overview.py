@@ -88,7 +88,7 @@ if tests.has_outcomes:
         ),
     } | checkpoints
     if has_ranks(study, algorithm):
-        del shown["Training accuracy"]  # of ranks among the test pairs, which it cannot be in
+        del shown["Training accuracy"]  # training pairs are not among those that are ranked
         shown = recall_figures(study, algorithm) | shown
 elif "error" in tests.numbers:
     shown = error_figures(tests, training, kind) | checkpoints

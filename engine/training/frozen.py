@@ -14,9 +14,10 @@ weights runs the frozen blocks once for all of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +111,12 @@ def keep_frozen(
         frozen.append(block)
     if not frozen:
         return None
-    outputs = _kept_outputs(task, model, frozen, arrays, encoding, device, architecture)
+    compute = functools.partial(_outputs, task, model, frozen, arrays, encoding, device)
+    if sum(array.nbytes for array in arrays.values()) > MOST_BYTES:  # slow to compare
+        outputs = compute()
+    else:
+        settings = [task.name, encoding, device, len(frozen), MOST_BYTES, architecture]
+        outputs = _of_last_training(_key(settings, model, arrays), compute)
     if outputs is None:
         return None
     result = Kept(tuple(frozen), outputs)
@@ -121,31 +127,24 @@ _last: tuple[str, BlockOutputs | None] = "", None
 """What the outputs of the process's last training were computed from, and those outputs."""
 
 
-def _kept_outputs(
-    task: Task,
-    model: nn.Module,
-    frozen: list[nn.Module],
-    arrays: Mapping[str, np.ndarray],
-    encoding: dict[str, Any],
-    device: str,
-    architecture: str,
-) -> BlockOutputs | None:
-    """The outputs of the last training if they are of the same weights and data, else new ones."""
+def _of_last_training(key: str, compute: Callable[[], BlockOutputs | None]) -> BlockOutputs | None:
+    """The outputs of the last training if they were computed from the same, else new ones."""
     global _last
-    if sum(array.nbytes for array in arrays.values()) > MOST_BYTES:  # slow to compare
-        return _outputs(task, model, frozen, arrays, encoding, device)
-    settings = [task.name, encoding, device, len(frozen), MOST_BYTES, repr(model), architecture]
-    parts = [json.dumps(settings, sort_keys=True)]
+    if _last[0] != key:
+        _last = "", None  # two at once would need twice the memory
+        _last = key, compute()
+    return _last[1]
+
+
+def _key(settings: list[Any], model: nn.Module, arrays: Mapping[str, np.ndarray]) -> str:
+    """What the outputs are computed from: settings, the model's shape, frozen weights and data."""
+    parts = [json.dumps([*settings, repr(model)], sort_keys=True)]
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not tensor.requires_grad:
             parts += [name, _digest(tensor.detach().cpu().contiguous().numpy())]
     for name, array in arrays.items():
         parts += [name, str(array.dtype), str(array.shape), _digest(np.ascontiguousarray(array))]
-    key = "\n".join(parts)
-    if _last[0] != key:
-        _last = "", None  # two at once would need twice the memory
-        _last = key, _outputs(task, model, frozen, arrays, encoding, device)
-    return _last[1]
+    return "\n".join(parts)
 
 
 def _digest(array: np.ndarray) -> str:

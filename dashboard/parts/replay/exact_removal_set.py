@@ -58,15 +58,15 @@ def _words(found: Supports, support: ExactSupport) -> str:
     if not len(support.rows):
         return f"{models}: no {kinds[:-1]}."
     last = (support.size or len(support.rows)) - 1
-    likely = FLIP.text(support.flip_probability[last])
+    likely, name = FLIP.text(support.flip_probability[last]), found.gap
     gap = LOGIT_GAP.change(found.logit_gap[support.test], support.after[last])
     removed = counted(last + 1, f"strongest {kinds[:-1]}")
     if not support.size:
-        return f"{models}: not predicted to flip without its {removed} ({likely}; logit gap {gap})."
+        return f"{models}: not predicted to flip without its {removed} ({likely}; {name} {gap})."
     same = len(set(support.removal.tolist()) & set(found.removal(support.test).tolist()))
     shared = f" {same} of them are in the estimate's set." if found.size[support.test] else ""
     return (
         f"{models}: without its {removed} it becomes "
         f"{'wrong' if found.right[support.test] else 'right'} with probability {likely}. "
-        f"Logit gap {gap}.{shared}"
+        f"{name.capitalize()} {gap}.{shared}"
     )

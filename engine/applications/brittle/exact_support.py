@@ -19,7 +19,7 @@ from engine.applications.brittle.supports import (
     beyond,
     keep_one_of_every_class,
 )
-from engine.applications.replay.answer import read_answer, replayed
+from engine.applications.replay.answer import kept_answer
 from engine.applications.verification.record import Verification
 from engine.applications.verification.verifying import Request, request_of
 from engine.store.errors import DataloupeError
@@ -61,10 +61,8 @@ def exact_support(study: StudyReader, supports: Supports, test: int) -> ExactSup
     Args:
         supports: Of the same algorithm: its logit gaps, largest removal and least probability.
     """
-    if test not in replayed(study, supports.algorithm):
-        return None
-    answer = read_answer(study, test, supports.algorithm)
-    if answer is None:  # kept of other models only
+    answer = kept_answer(study, test, supports.algorithm)
+    if answer is None:
         return None
     mean, right = answer.mean, bool(supports.right[test])
     rows = answer.strongest(supports.at_most)[0 if right else 1].astype(np.int32)[None]

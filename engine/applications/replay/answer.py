@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,10 @@ class Answer:
 
 def read_answer(study: StudyReader, row: int, algorithm: str) -> Answer | None:
     """What is kept of one prediction, with this data and recipe; None if there is nothing."""
-    fingerprint = replay_fingerprint(study, algorithm)
+    return _read(study, row, algorithm, replay_fingerprint(study, algorithm))
+
+
+def _read(study: StudyReader, row: int, algorithm: str, fingerprint: str) -> Answer | None:
     query = Query((row,), (1.0,))
     seeds, found = [], []
     for seed in range(MOST_SEEDS):
@@ -104,23 +107,35 @@ def read_answer(study: StudyReader, row: int, algorithm: str) -> Answer | None:
     )
 
 
-def replayed(study: StudyReader, algorithm: str) -> list[int]:
-    """Test rows with exact scores of their own, with this data and recipe, ascending.
+def kept_answer(study: StudyReader, row: int, algorithm: str) -> Answer | None:
+    """As `read_answer`; None, too, for models that cannot be trained again."""
+    fingerprint = _fingerprint_of_kept(study, algorithm)
+    return None if fingerprint is None else _read(study, row, algorithm, fingerprint)
 
-    None for models that cannot be trained again.
-    """
+
+def kept_answers(study: StudyReader, algorithm: str) -> Iterator[tuple[int, Answer]]:
+    """The test rows with exact scores of their own, ascending, and their answers."""
+    fingerprint = _fingerprint_of_kept(study, algorithm)
+    if fingerprint is None:
+        return
+    for query in kept_queries(study, algorithm, fingerprint):
+        row = query.tests[0]
+        if query != Query((row,), (1.0,)):
+            continue
+        answer = _read(study, row, algorithm, fingerprint)
+        if answer is not None:  # else kept of other models only
+            yield row, answer
+
+
+def _fingerprint_of_kept(study: StudyReader, algorithm: str) -> str | None:
+    """The fingerprint, which reads files that the recipe names; None where nothing can be kept."""
     if not layout.has_replays(study.root, algorithm):
-        return []
+        return None
     try:
         check_replayable(study, algorithm)
-        fingerprint = replay_fingerprint(study, algorithm)
+        return replay_fingerprint(study, algorithm)
     except (SpecError, UploadError):  # what was kept belongs to another recipe
-        return []
-    return sorted(
-        query.tests[0]
-        for query in kept_queries(study, algorithm, fingerprint)
-        if query == Query(query.tests[:1], (1.0,))
-    )
+        return None
 
 
 def trainings(study: StudyReader, algorithm: str, seeds: int = SEEDS) -> float:

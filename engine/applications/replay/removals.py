@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.applications.replay.answer import read_answer, replayed
+from engine.applications.replay.answer import kept_answers
 from engine.attribution.evaluation.quality import Measured
 from engine.study.reader import StudyReader
 
@@ -38,10 +38,7 @@ def exact_changes(study: StudyReader, algorithm: str, removed: np.ndarray) -> li
     The strongest change comes first.
     """
     found = []
-    for test in replayed(study, algorithm):
-        answer = read_answer(study, test, algorithm)
-        if answer is None:  # kept of other models only
-            continue
+    for test, answer in kept_answers(study, algorithm):
         each = answer.changes(removed)
         change = answer.without(removed)
         agreeing = int((np.sign(each) == np.sign(change.mean)).sum())
