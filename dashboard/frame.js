@@ -13,11 +13,16 @@ const replace = history.replaceState.bind(history);
 // Streamlit pushes an entry for every change of the address, and two to open a page. Only the first
 // after a click or a key becomes an entry; the others belong to it, or are defaults.
 let acted = false;
+// Since the history was followed nothing was pressed: what Streamlit pushes belongs to that page. If
+// it is of another page, Back or Forward has left that one meanwhile, and its entry is not this one.
+let followed = false;
 for (const kind of ["pointerup", "click", "keydown", "change", "drop"]) {
-  addEventListener(kind, () => { acted = true; }, true);
+  addEventListener(kind, () => { acted = true; followed = false; }, true);
 }
 history.pushState = (state, title, to) => {
-  if (new URL(to, location.href).href === location.href) return;
+  const target = new URL(to, location.href);
+  if (target.href === location.href) return;
+  if (followed && target.pathname !== location.pathname) return;
   (acted ? push : replace)(state, title, to);
   acted = false;
 };
@@ -39,6 +44,7 @@ function follow() {
 }
 addEventListener("popstate", (event) => {
   acted = false;
+  followed = true;
   if (event.waited) return;
   event.stopImmediatePropagation();
   follow();
