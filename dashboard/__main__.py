@@ -139,8 +139,8 @@ def server_config(
         "client.showErrorDetails": "none",
         # No page of another site controls ours.
         "client.allowedOrigins": [],
-        # A browser forgets parts of a page that the server still takes for kept where Back or Forward
-        # interrupts several runs, and then shows an error instead of the page: send all of them.
+        # Where Back or Forward interrupts several runs, a browser forgets parts of a page that the
+        # server takes for kept, and shows an error instead of the page: send all of them.
         "global.minCachedMessageSize": 2**30,
         "logger.level": "warning",
         # A full garbage collection after every run takes longer than the run itself.
