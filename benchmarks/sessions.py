@@ -1,4 +1,4 @@
-"""Twenty simultaneous users for two minutes, simulated with Streamlit's browser protocol.
+"""Twenty, then fifty simultaneous users for two minutes, simulated with Streamlit's protocol.
 
 Each user is a separate session on a real server, with the large study of `benchmarks.page`. About
 every two seconds it clicks what a person would click (a page of the gallery, a picture, the next
@@ -26,7 +26,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from benchmarks._report import log, report
 from benchmarks._server import N_TEST, N_TRAIN, Server, large_study, serving
 
-READERS = 20
+READERS, MORE_READERS = 20, 50
 SECONDS = 120.0
 PAUSE = (1.0, 3.0)
 """Seconds between the end of a click and the next click."""
@@ -38,18 +38,22 @@ SAMPLE_SECONDS = 1.0
 
 def measure() -> dict[str, Any]:
     study = large_study()
-    with serving(study.root) as server:
-        return asyncio.run(_read_together(server))
+    found = []
+    for readers in (READERS, MORE_READERS):
+        with serving(study.root) as server:
+            found.append(asyncio.run(_read_together(server, readers)))
+    few, many = found
+    return {"n_train": N_TRAIN, "n_test": N_TEST, **few, "more_readers": many}
 
 
-async def _read_together(server: Server) -> dict[str, Any]:
+async def _read_together(server: Server, n_readers: int) -> dict[str, Any]:
     clicks: list[tuple[str, float]] = []
     errors: list[str] = []
     memory: list[float] = []
     end = time.perf_counter() + SECONDS
-    log(f"{READERS} users for {SECONDS:.0f} s")
+    log(f"{n_readers} users for {SECONDS:.0f} s")
     watch = asyncio.create_task(_watch(server, memory))
-    readers = [_reader(server, number, end, clicks, errors) for number in range(READERS)]
+    readers = [_reader(server, number, end, clicks, errors) for number in range(n_readers)]
     await asyncio.gather(*readers)
     watch.cancel()
     times = [seconds for _, seconds in clicks]
@@ -57,9 +61,7 @@ async def _read_together(server: Server) -> dict[str, Any]:
     early, late = statistics.mean(memory[fifth : 2 * fifth]), statistics.mean(memory[-fifth:])
     actions = sorted({action for action, _ in clicks})
     return {
-        "n_train": N_TRAIN,
-        "n_test": N_TEST,
-        "readers": READERS,
+        "readers": n_readers,
         "clicking_s": SECONDS,
         "pause_s": PAUSE,
         "clicks": len(clicks),
