@@ -29,7 +29,7 @@ NAMES = {
     "Python Software Foundation License": "PSF-2.0",
 }
 """Names in older metadata → SPDX."""
-OWN = (".py", ".typed", ".css", ".js", ".html", ".toml", ".svg")
+OWN = (".py", ".typed", ".css", ".js", ".html", ".toml", ".svg", ".csv")
 """What we write ourselves, under the license of the repository."""
 OF_OTHERS = {
     "assets/emoji": ("Apache-2.0", "Apache License"),
