@@ -25,28 +25,17 @@ study 25, recall and featurise 1 each, lds 5, traker 60, planted 5, replay 30, r
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from benchmarks._parts import run_parts
 from benchmarks._report import report
+from benchmarks._speed import features_vs_bound
 from benchmarks.clip_lds import lds_of, lds_of_traker, planted
 from benchmarks.clip_removals import falls_of, replay
 from benchmarks.clip_study import SIZE, clip_study, folder
 from engine import Study
-from engine.attribution.trak.primal import primal_projection
-from engine.attribution.trak.projection import features
-from engine.build.batches import batches_of
-from engine.build.models import load_checkpoint
-from engine.build.tasks import task_at
-from engine.study.models import checkpoint_seed
 from engine.study.retrieval import read_recall
-from engine.study.score_matrices import stored_solver
-
-ROUNDS = 5
 
 
 def measure() -> dict[str, Any]:
@@ -64,7 +53,7 @@ def measure() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "recall": lambda: recall_of(clip_study()),
     "lds": lambda: lds_of(clip_study()),
-    "featurise": lambda: featurise(clip_study()),
+    "featurise": lambda: features_vs_bound(clip_study(), SIZE.timed),
     "traker": lambda: lds_of_traker(clip_study()),
     "planted": planted,
     "replay": replay,
@@ -81,41 +70,6 @@ def recall_of(study: Study) -> dict[str, Any]:
     }
     mean = {k: round((found["caption"][k] + found["picture"][k]) / 2, 4) for k in found["caption"]}
     return {"recall_at": mean, "recall_of_sides": found}
-
-
-# --- speed ----------------------------------------------------------------------------------------
-
-
-def featurise(study: Study) -> dict[str, Any]:
-    """Rate of features, relative to one forward and one full backward pass; medians of rounds."""
-    algorithm = next(iter(study.algorithms))
-    model = load_checkpoint(study, algorithm, 0, "cpu")
-    output, spec = task_at(study, algorithm, 0).model_output, study.spec.trak
-    batches = list(batches_of(study, "train", "cpu", spec.batch_size, 0, SIZE.timed)())
-    solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
-    projection = primal_projection(model, output, batches[0], solver, checkpoint_seed(study, 0))
-
-    def bound() -> None:
-        for batch in batches:
-            model.zero_grad()
-            output(model, batch).sum().backward()
-
-    def ours() -> None:
-        for _ in features(model, output, iter(batches), projection):
-            pass
-
-    times: dict[str, list[float]] = {"bound": [], "ours": []}
-    for number in range(ROUNDS):
-        order = [("bound", bound), ("ours", ours)]
-        for name, run in order[:: 1 if number % 2 else -1]:
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(some) for name, some in times.items()}
-    return {
-        "featurise_vs_bound": round(medians["bound"] / medians["ours"], 3),
-        "pairs_a_second": {name: round(SIZE.timed / one, 1) for name, one in medians.items()},
-    }
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -163,15 +163,25 @@ def bm25_scores(study: Study, checkpoints: int) -> np.ndarray:
 
     Without the sign it says nothing of support, and its LDS is about 0.
     """
-    texts = {split: study.table(split)[TEXT].tolist() for split in SPLITS}
-    index = LexicalIndex([words(text) for text in texts["train"]])
-    found = np.stack([index.scores(words(text)) for text in texts["test"]])
-    signed: np.ndarray = found * _signs(study)
+    texts = (study.table(split)[TEXT].tolist() for split in SPLITS)
+    signed: np.ndarray = bm25(*texts) * _signs(study)
     return signed
 
 
+def bm25(train: Sequence[str], test: Sequence[str]) -> np.ndarray:
+    """BM25 of training texts with each test text as the query, `[n_test, n_train]`."""
+    index = LexicalIndex([words(text) for text in train])
+    return np.stack([index.scores(words(text)) for text in test])
+
+
 def embedding_scores(study: Study, checkpoints: int) -> np.ndarray:
-    """Cosine of the models' embeddings, mean over checkpoints, with the sign of `bm25_scores`."""
+    """Cosines of the models' embeddings with the sign of `bm25_scores`."""
+    signed: np.ndarray = embedding_cosines(study, checkpoints) * _signs(study)
+    return signed
+
+
+def embedding_cosines(study: Study, checkpoints: int) -> np.ndarray:
+    """Cosine of the models' embeddings, mean over checkpoints, `[n_test, n_train]`."""
     algorithm = next(iter(study.algorithms))
     total = np.zeros((study.dataset.n_test, study.dataset.n_train), np.float32)
     for checkpoint in range(checkpoints):
@@ -181,8 +191,7 @@ def embedding_scores(study: Study, checkpoints: int) -> np.ndarray:
             rows = np.array(store.read_tensors(path)["embeddings"], np.float32)
             units.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         total += units[1] @ units[0].T / checkpoints
-    signed: np.ndarray = total * _signs(study)
-    return signed
+    return total
 
 
 def random_scores(study: Study, checkpoints: int) -> np.ndarray:
