@@ -41,7 +41,9 @@ def measure() -> dict[str, Any]:
     study = demo()
     (algorithm,) = study.spec.algorithms
     live = read_live(study, algorithm)
-    queries = [Query(study.root, algorithm, content) for content in contents(study, QUERIES)]
+    queries = [
+        Query(study.root, algorithm, {"picture": content}) for content in contents(study, QUERIES)
+    ]
     firsts = []
     for _ in range(FIRSTS):
         worker = KeptWorker(THREADS, MEMORY_BYTES, idle_seconds=600, waiting_seconds=1)

@@ -234,7 +234,7 @@ def _attack(workers: Workers, study: Study) -> dict[str, Any]:
     slow = slow_files()
 
     def ask(who: str, content: bytes) -> None:
-        workers.ask(Query(study.root, "mlp", content), who)
+        workers.ask(Query(study.root, "mlp", {"picture": content}), who)
 
     for content in mine:
         ask("victim", content)  # loads the models

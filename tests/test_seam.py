@@ -142,7 +142,7 @@ def test_live_queries_work_without_classes(toy_study: Study) -> None:
     predictions = toy_study.predictions("test", "net")
     assert found.value == pytest.approx(predictions["output"][row], rel=1e-4)
     text = " ".join(repr(float(x)) for x in read_stacked_arrays(toy_study, "test")["input"][row])
-    own = run_query(Query(toy_study.root, "net", text))
+    own = run_query(Query(toy_study.root, "net", {"text": text}))
     assert (own.probabilities, own.confidence, own.output.name) == (None, None, "prediction")
     assert own.predicted == pytest.approx(predictions["predicted"][row], rel=1e-4)
     np.testing.assert_array_equal(own.support[:10], found.support[:10])
@@ -196,6 +196,7 @@ REASONS = {
     "engine/applications/brittle": "needs outcomes",
     "engine/applications/case_studies": "cases of pictures",
     "engine/applications/curation": "needs classes",
+    "engine/applications/found_instead": "the two parts of a pair",
     "engine/applications/live": "probabilities and thumbnails, where there are any",
     "engine/applications/modeldiff": "accuracies and transformations, where the study has them",
     "engine/applications/unlearning": "matches and audits class logits",

@@ -21,7 +21,6 @@ from engine.applications.live import (
     Example,
     Query,
     QueryResult,
-    ReadQuery,
     explain,
     read_example,
     warm_up_reading,
@@ -83,10 +82,11 @@ class Workers:
             finally:
                 if reader.pid is None:  # this example ended it, so it waits for the next one
                     _begin(reader, warm_up_reading, query)
-        read = ReadQuery(query.root, query.algorithm, example, query.output)
         with self.explaining.turn(who):
             self.explainer.call(load, query, LOADING_SECONDS)
-            found: QueryResult = self.explainer.call(explain, read, ANSWER_SECONDS)
+            found: QueryResult = self.explainer.call(
+                explain, query.read_as(example), ANSWER_SECONDS
+            )
         return found
 
     def with_models(self, work: Callable[[Job], Result], job: Job, who: str) -> Result:
@@ -114,23 +114,19 @@ def _begin(worker: KeptWorker, work: Callable[[Query], None], query: Query) -> N
 
 def warm_up(study: StudyReader, algorithm: str) -> None:
     """Start loading what queries need, without waiting for it."""
-    _workers().warm_up(Query(study.root, algorithm, b""))
+    _workers().warm_up(Query(study.root, algorithm, {}))
 
 
-def ask(
-    study: StudyReader, algorithm: str, content: bytes | str, output: str | None, who: str
-) -> QueryResult:
+def ask(query: Query, who: str) -> QueryResult:
     """Run a live query: the prediction for an example and the training data that explain it.
 
     Args:
-        output: Name of the output to explain; None: the first that needs no label.
         who: The person who asks, or their session. Everyone has one query running at a time.
 
     Raises:
         DataloupeError: The input cannot be used, a time or memory limit is exceeded, or the
             workers are busy.
     """
-    query = Query(study.root, algorithm, content, output)
     return _reported(lambda: _workers().ask(query, who))
 
 

@@ -386,7 +386,10 @@ def _directions(
 
 
 def what_it_shows(study: StudyReader) -> str:
-    """What an example of the study is: `picture` or `text`; before the data are read, `example`."""
+    """What an example of the study is: `picture`, `text`, or a `pair` of both; before the data are
+    read, `example`."""
     if not study.has_data:
         return "example"
+    if has(study, "pictures") and has(study, "texts"):
+        return "pair"
     return "picture" if has(study, "pictures") else "text"

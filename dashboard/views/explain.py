@@ -45,6 +45,7 @@ from dashboard.parts.layout.build_progress import building, unpredicted
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.outputs.chooser import choose_output
+from dashboard.parts.outputs.found_part import show_found_instead
 from dashboard.parts.outputs.live_scores import influences_of, live_scores
 from dashboard.parts.outputs.wording import influence_words, question_title
 from dashboard.parts.quality.own_quality import own_quality
@@ -361,6 +362,8 @@ if other is not None and method is not None and stored:
 side, main = st.columns([0.24, 0.76], gap="large")
 with side:
     subject(study, algorithm, "test", row, example)
+    if found.has_predictions:
+        show_found_instead(study, row, found, location, open_example)
     if not found.has_predictions and method is not None:
         unpredicted(study)
     if method is not None and stored and location.show not in (SIMILAR, WORDS):

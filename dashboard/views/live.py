@@ -9,11 +9,10 @@ from html import escape
 
 import streamlit as st
 
-from dashboard.location import BOTH, SIMILAR, WORDS, go, read_location
+from dashboard.location import BOTH, SIMILAR, WORDS, read_location
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.live_result_download import result_export
 from dashboard.parts.controls.selection_bar import bar_of_chosen
-from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.curation.decision_export import export_training
 from dashboard.parts.gallery.example_header import SIDE as SUBJECT_SIDE
 from dashboard.parts.gallery.example_header import probabilities
@@ -31,8 +30,10 @@ from dashboard.parts.gallery.similar_examples import (
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_title import title
+from dashboard.parts.outputs.found_part import NAMES, choose_found, show_found
 from dashboard.parts.outputs.live_scores import influences_of
 from dashboard.parts.outputs.own_example import choose_own_output, facts, known_of, own_output
+from dashboard.parts.outputs.own_parts import read_given
 from dashboard.parts.outputs.wording import influence_words, question
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.text.same_words import (
@@ -43,11 +44,9 @@ from dashboard.parts.text.same_words import (
 )
 from dashboard.parts.text.shown_text import text_html
 from dashboard.permissions import session
-from dashboard.read.live_queries import MEGABYTES, ask, warm_up
+from dashboard.read.live_queries import ask, warm_up
 from dashboard.read.studies import examples, open_study, what_it_shows
-from dashboard.server.uploaded_files import content_of
-from engine.applications.live import KEPT, LONGEST_TEXT, QueryResult, live_stamps
-from engine.data.pictures import SUFFIXES
+from engine.applications.live import KEPT, Query, QueryResult, live_stamps
 from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.quantities import numbers_mean
 from engine.study.capabilities import missing
@@ -57,82 +56,59 @@ from engine.study.neighbours import read_similarity
 from engine.study.output_names import default_output
 from engine.study.similar_texts import COMPARED, rows_similar_to_text
 from engine.study.trust import require_trust
+from engine.tasks import Given
 
-SIDE = 112
+HOW_TO_GIVE = {
+    "picture": "Drop a file, or choose one.",
+    "text": "Write one.",
+    "pair": "Give both to see how well they fit, or one of them: models then find the other among "
+    "the test pairs.",
+}
 
 study = open_study()
 location = read_location(study)
 algorithm = location.algorithm
 kind = what_it_shows(study)
-text = kind == "text"
+own = "picture or caption" if kind == "pair" else kind
+"""What a person is asked for; once it is given, what that was."""
 
 
-def read_query() -> bytes | str | None:
-    """The picture or text to explain.
-
-    The session holds it until it is removed or the tab is closed, so that it is still there after
-    a visit to a training example.
-    """
-    if text:
-        st.session_state["own_text"] = st.session_state.get("live_given", "")
-        st.text_area(
-            "Your text", key="own_text", max_chars=LONGEST_TEXT, height=160, on_change=take
-        )
-        return st.session_state.get("live_given")
-    file = uploader(
-        "Your picture",
-        key="own_picture",
-        megabytes=MEGABYTES,
-        type=sorted(suffix.removeprefix(".") for suffix in SUFFIXES),
-        on_change=take,
-    )
-    held: bytes | None = st.session_state.get("live_given")
-    if file is None and held is not None:
-        st.button("Remove picture", icon=":material/close:", on_click=forget, key="forget")
-    return held
-
-
-def take() -> None:
-    """Callback: hold the new query; forget the last one."""
-    forget()
-    if text:
-        found = st.session_state["own_text"].strip() or None
-    else:
-        file = st.session_state["own_picture"]
-        found = None if file is None or file.size > MEGABYTES * 2**20 else content_of(file)
-    if found is not None:
-        st.session_state["live_given"] = found
-
-
-def forget() -> None:
-    """Keep nothing of the last query."""
-    for name in ("live_given", "live_key", "live_answer"):
-        st.session_state.pop(name, None)
-    go(output=None)
-
-
-def explained(content: bytes | str, output: str | None) -> QueryResult:
+def explained(given: Given, output: str | None) -> QueryResult:
     """The explanation, reused if this session's last query and the models were the same."""
-    raw = content.encode() if isinstance(content, str) else content
-    key = hashlib.sha256(raw).hexdigest(), output, algorithm, live_stamps(study, algorithm)
-    if st.session_state.get("live_key") != key:
-        with st.spinner(f"Explaining your {kind} (the first query loads the models)…"):
-            st.session_state["live_answer"] = ask(study, algorithm, content, output, session())
+    by: int | None = st.session_state.get("live_completed_by")
+    key = _digest(given), output, algorithm, live_stamps(study, algorithm)
+    if st.session_state.get("live_key") != key or not _is_completed_by(by):
+        query = Query(study.root, algorithm, given, output, by)
+        with st.spinner(f"Explaining your {own} (the first query loads the models)…"):
+            st.session_state["live_answer"] = ask(query, session())
         st.session_state["live_key"] = key
     found: QueryResult = st.session_state["live_answer"]
     return found
 
 
+def _is_completed_by(row: int | None) -> bool:
+    """Whether the last answer is about this choice of the missing part; None is any."""
+    completed = st.session_state["live_answer"].completed
+    return row is None or completed is None or completed.by == row
+
+
+def _digest(given: Given) -> tuple[tuple[str, str], ...]:
+    raw = {view: one.encode() if isinstance(one, str) else one for view, one in given.items()}
+    return tuple((view, hashlib.sha256(one).hexdigest()) for view, one in sorted(raw.items()))
+
+
 def subject(result: QueryResult, classes: list[str]) -> None:
     """The query as the models read it, and its prediction."""
-    shown = "" if result.text is None else text_html(result.text)
+    shown = ""
     if result.thumbnail is not None:
         side = thumbnail_side(study.dataset.cell, SUBJECT_SIDE)
         source = f"data:image/png;base64,{base64.b64encode(result.thumbnail).decode()}"
-        shown = (
+        shown += (
             f'<img class="dl-own" src="{source}" alt="Your picture, re-encoded" '
             f'style="width:{side}px">'
         )
+    if result.text is not None and kind != "pair":  # a caption stands in its field
+        shown += text_html(result.text)
     entries = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts(result))
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     listed = f'<ul class="dl-list">{notes}</ul>' if notes else ""
@@ -151,7 +127,7 @@ def subject(result: QueryResult, classes: list[str]) -> None:
 with st.container(horizontal=True, vertical_alignment="center"):
     heading = st.empty()
     control = st.container(width="content")
-heading.html(title(f"Explain your own {kind}", "what supports and opposes its prediction"))
+heading.html(title(f"Explain your own {own}", "what supports and opposes its prediction"))
 if not has_live(study, algorithm):
     building(
         "Live queries work as soon as they are prepared",
@@ -179,37 +155,44 @@ if study.dataset.classes and (reason := missing(study, "classes")):
 classes = study.dataset.classes
 side, right = st.columns([0.24, 0.76], gap="large")
 with side:
-    content = read_query()
-    if content is None:
+    given = read_given(study)
+    if not given:
         st.html(
-            f'<p class="dl-aside">Your {kind} is kept in memory until you remove it or close this '
+            f'<p class="dl-aside">Your {own} is kept in memory until you remove it or close this '
             "tab. Nothing is stored unless you export the result.</p>"
         )
-if content is None:
+if not given:
     with right:
         notice(
-            f"Which {kind} should be explained?",
-            f"{'Write one' if text else 'Drop a file, or choose one'}. You will see its "
-            f"prediction, the training {kind}s that support and oppose it, and similar ones.",
+            f"Which {own} should be explained?",
+            f"{HOW_TO_GIVE[kind]} You will see its prediction, the training {kind}s that support "
+            "and oppose it, and similar ones.",
         )
     st.stop()
+if kind == "pair":
+    own = "pair" if len(given) > 1 else NAMES[next(iter(given))]
 
 with side:
     try:
-        chosen = own_output(study, location.output)
-        result = explained(content, chosen.name)
+        asked = own_output(study, location.output)
+        result = explained(given, None if asked is None else asked.name)
     except DataloupeError as error:
         with right:
-            notice(f"This {kind} cannot be explained", str(error), kind="error")
+            notice(f"This {own} cannot be explained", str(error), kind="error")
         st.stop()
-    heading.html(title(question(chosen, known_of(study, result)), f"for your {kind}"))
+    chosen = asked or result.default
+    heading.html(title(question(chosen, known_of(study, result)), f"for your {own}"))
     with control:
         choose_own_output(study, chosen, result)
     subject(result, classes)
+    if result.completed is not None:
+        choose_found(study, result.completed)
 
 # --- the explanation ---------------------------------------------------------------------------
 
 with right:
+    if result.completed is not None:
+        show_found(study, result.completed, location)
     show, k = location.show, min(location.k, KEPT)
     training = examples(study, "train")
     with st.container(horizontal=True, vertical_alignment="center"):

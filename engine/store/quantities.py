@@ -131,6 +131,10 @@ def _percent(value: float, digits: int) -> str:
     return f"{value:.{digits}%}".replace("-", "−")
 
 
+def _whole(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}"
+
+
 def _predicted(value: float, digits: int) -> str:
     """As labels are written in files of data: a plain minus, no zeros at the end."""
     return f"{value:.{digits}g}"
@@ -187,10 +191,22 @@ COORDINATE = Quantity("coordinate", "", _signed, 3)
 """Of an example along a distinguishing direction."""
 P_VALUE = Quantity("p", "probability under chance", _general, 2)
 SIMILARITY = Quantity("similarity", "cosine", _decimals, 3)
+CAPTION_RANK = Quantity("rank of the caption", "", _whole, 0)
+"""Of the own caption among those that the picture finds, from 1."""
+PICTURE_RANK = Quantity("rank of the picture", "", _whole, 0)
+"""Of the own picture among those that the caption finds, from 1."""
 BM25 = Quantity("shared words", "BM25", _significant, 3)
 CORRELATION = Quantity("correlation", "correlation", _decimals, 3)
 SLOPE = Quantity("slope", "{} per unit of score", _significant, 3)
 """Actual change for a predicted change of 1."""
+
+
+MEASURES = {
+    "similarity": SIMILARITY,
+    "caption_rank": CAPTION_RANK,
+    "picture_rank": PICTURE_RANK,
+}
+"""Columns of predictions that some tasks give beside the output."""
 
 
 def predicted_text(predicted: Any) -> str:

@@ -41,6 +41,9 @@ TASKS = {
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
 
+Given = Mapping[View, bytes | str]
+"""What a person gives of an example: a picture's file, a text, or both."""
+
 SETTLED = {
     **dict.fromkeys(
         ("text-classification", "text-regression", "text-multilabel"), "engine.tasks.text_options"
@@ -97,6 +100,22 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """How an example from outside gets the part that it lacks: models find it among the test
+    examples.
+
+    Attributes:
+        fits: (mean of the checkpoints' records of one example, the part that is looked for) → how
+            well the part of each of the first test examples fits, `[candidates]`. The example has
+            the part of the first of them meanwhile.
+        outputs: The part that is looked for → name of the output that tells why it is found.
+    """
+
+    fits: Callable[[Mapping[str, np.ndarray], View], np.ndarray]
+    outputs: Mapping[View, str]
+
+
+@dataclass(frozen=True)
 class ModelOutput:
     """A scalar of the model that can be attributed.
 
@@ -138,9 +157,10 @@ class Task:
             only and kept in the store. The rows are a Hugging Face `Dataset` with the columns
             `input`, `label` (unless `labels` is `none`) and `id`.
         encode: (rows of one chunk as dicts, options, encoding) → `Encoded`. Raises `DataError`
-            with the row's id for anything it cannot use.
-        accept: (a file's bytes or a text, options, encoding) → `Accepted`. The input is not
-            trusted. Raises `DataError` if it is not an example.
+            with the row's id for anything it cannot use. If the rows have not all parts, which
+            only `accept` gives, there are arrays of these parts alone.
+        accept: (what a person gives, options, encoding) → `Accepted`. The input is not trusted.
+            Raises `DataError` if it is not an example.
         remarks: (test rows, encoding, split → its shards of arrays) → `Remarks` on both splits.
         prepare: (raw batch, encoding) → batch as the model takes it (float, normalized).
         lengths: (raw arrays of some rows, encoding) → length of each row, `[rows]`, where `prepare`
@@ -164,6 +184,7 @@ class Task:
         gallery: (model in eval mode, arrays of the test split, encoding) → arrays that its record
             needs of the test examples as a whole, such as the embeddings that retrieval chooses
             from. They are part of the context; outputs must not depend on them.
+        retrieval: How an example with a part missing is completed. None: `accept` needs all parts.
         doubts: (trained model, prepared training examples) → what makes it implausible that the
             model was trained on this study's labels, one sentence each.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
@@ -179,7 +200,7 @@ class Task:
     options: type[BaseModel]
     plan_encoding: Callable[[Any, Any, Sequence[str]], dict[str, Any]]
     encode: Callable[[Sequence[dict[str, Any]], Any, dict[str, Any]], Encoded]
-    accept: Callable[[bytes | str, Any, dict[str, Any]], Accepted]
+    accept: Callable[[Given, Any, dict[str, Any]], Accepted]
     remarks: Callable[
         [Any, dict[str, Any], Mapping[str, Sequence[Mapping[str, np.ndarray]]]], Remarks
     ]
@@ -203,6 +224,7 @@ class Task:
         | None
     ) = None
     lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None
+    retrieval: Retrieval | None = None
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
     choices: tuple[OutputChoice, ...] = ()
     make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None

@@ -23,7 +23,8 @@ from torch.nn import functional
 from engine.models.calling import CONTEXT, WEIGHTS, call
 from engine.models.pairs import Pairs, pairs_of
 from engine.store.errors import DataError, SpecError
-from engine.tasks import ModelOutput
+from engine.store.records import View
+from engine.tasks import ModelOutput, Retrieval
 from engine.tasks.outcomes import ABSENT, RETRIEVAL
 
 if TYPE_CHECKING:
@@ -243,6 +244,18 @@ def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         sides.append(torch.cat([own, similar.masked_fill(same, ABSENT)], 1))
     both = torch.cat([found.pictures, found.captions], 1) / 2**0.5
     return {RETRIEVAL.record: torch.stack(sides, 1), "embeddings": both}
+
+
+def fits(records: Mapping[str, np.ndarray], part: View) -> np.ndarray:
+    """Cosines `[gallery]` of a picture with the captions of the gallery (`part`: `text`), or of a
+    caption with the pictures (`picture`), from the record of one pair."""
+    own, *others = np.asarray(records[RETRIEVAL.record], np.float64)[0, int(part == "picture")]
+    found: np.ndarray = np.where(np.equal(others, ABSENT), own, others)
+    return found
+
+
+RETRIEVED = Retrieval(fits, {"text": PICTURE_SIDE.name, "picture": CAPTION_SIDE.name})
+"""A picture finds a caption among the test pairs, and a caption a picture."""
 
 
 def summarize(

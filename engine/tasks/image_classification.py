@@ -17,7 +17,7 @@ from engine.data.thumbnails import MAX_SIDE, thumbnail
 from engine.store.errors import DataError, SpecError
 from engine.store.rows import evenly_spread
 from engine.store.text import counted
-from engine.tasks import Accepted, Encoded, Task, classification
+from engine.tasks import Accepted, Encoded, Given, Task, classification
 from engine.tasks.picture_values import between, plan_values, remarks, shown
 
 if TYPE_CHECKING:
@@ -213,12 +213,13 @@ def _in_size(
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
+def accept(given: Given, options: Options, encoding: dict[str, Any]) -> Accepted:
     """Take a picture file of any size and color, convert it, and say how it was converted.
 
     A study whose pictures all have one size has no rule for other sizes: such pictures keep their
     proportions and get borders.
     """
+    content = given.get("picture")
     if not isinstance(content, bytes) or not content:
         raise DataError("The file is empty.")
     channels, height, width = encoding["shape"]

@@ -17,6 +17,7 @@ from engine.store.text import counted
 from engine.tasks import (
     Accepted,
     Encoded,
+    Given,
     Remarks,
     Task,
     contrastive,
@@ -25,6 +26,7 @@ from engine.tasks import (
     text_classification,
 )
 from engine.tasks.contrastive import CAPTION_KEY, PICTURE_KEY
+from engine.tasks.image_classification import OUTSIDE
 from engine.tasks.pair_options import Options
 from engine.tasks.tokens import TOKENIZER
 
@@ -177,25 +179,36 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     uint8 `input` [rows, channels, height, width]; `input_ids` [rows, max_tokens], padded; int32
     `length` [rows], the tokens of the whole caption; int64 `picture_key` and `caption_key` [rows].
     """
-    column = encoding["caption"]
-    captions = [caption_of(row.get(column), row["id"]) for row in rows]
     plain = [{**row, "label": 0} for row in rows]
-    pictures = image_classification.encode(plain, _of_pictures(options), encoding)
-    texts = [{**row, "input": text} for row, text in zip(plain, captions, strict=True)]
-    read = text_classification.encode(texts, options.of_texts(), encoding).arrays
+    column, outside = encoding["caption"], plain[0]["id"] == OUTSIDE
+    arrays, columns, thumbnails = {"label": np.zeros(len(rows), np.int64)}, {}, None
+    if not outside or "input" in plain[0]:
+        pictures = image_classification.encode(plain, _of_pictures(options), encoding)
+        arrays |= _picture_arrays(pictures.arrays["input"])
+        thumbnails = pictures.thumbnails
+    if not outside or column in plain[0]:
+        captions = [caption_of(row.get(column), row["id"]) for row in plain]
+        texts = [{**row, "input": text} for row, text in zip(plain, captions, strict=True)]
+        read = text_classification.encode(texts, options.of_texts(), encoding).arrays
+        arrays |= _caption_arrays(read, captions, encoding)
+        columns = {"text": captions}
+    return Encoded(arrays, columns, thumbnails)
+
+
+def _picture_arrays(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    keys = [_key(one.tobytes()) for one in pixels]
+    return {"input": pixels, PICTURE_KEY: np.array(keys, np.int64)}
+
+
+def _caption_arrays(
+    read: Mapping[str, np.ndarray], captions: Sequence[str], encoding: dict[str, Any]
+) -> dict[str, np.ndarray]:
     ids = read[IDS] if TOKENIZER in encoding else read["input"]
     lengths = read.get(LENGTH)
     if lengths is None:
         lengths = np.array([len(words(text)) for text in captions], np.int32)
-    arrays = {
-        "input": pictures.arrays["input"],
-        IDS: ids.astype(np.int32),
-        LENGTH: lengths,
-        PICTURE_KEY: np.array([_key(one.tobytes()) for one in pictures.arrays["input"]], np.int64),
-        CAPTION_KEY: np.array([_key(text.strip().encode()) for text in captions], np.int64),
-        "label": pictures.arrays["label"],
-    }
-    return Encoded(arrays, {"text": captions}, pictures.thumbnails)
+    keys = [_key(text.strip().encode()) for text in captions]
+    return {IDS: ids.astype(np.int32), LENGTH: lengths, CAPTION_KEY: np.array(keys, np.int64)}
 
 
 def _key(content: bytes) -> int:
@@ -224,12 +237,20 @@ def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> B
     return {**batch, "pixel_values": changed["input"]}
 
 
-def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
-    """Raise DataError: one file or text is no pair."""
-    raise DataError(
-        "This study explains pairs, and a picture or a caption alone is none. Add both to the test "
-        "split, and build the study again."
-    )
+def accept(given: Given, options: Options, encoding: dict[str, Any]) -> Accepted:
+    """Take a picture, a caption, or both: see `image_classification` and `text_classification`."""
+    row: dict[str, Any] = {"id": OUTSIDE}
+    notes = []
+    if "picture" in given:
+        picture = image_classification.accept(given, _of_pictures(options), encoding)
+        row |= picture.row
+        options = options.model_copy(update=dict(picture.options))
+        notes += picture.notes
+    if "text" in given:
+        caption = text_classification.accept(given, options.of_texts(), encoding)
+        row[encoding["caption"]] = caption.row["input"]
+        notes += caption.notes
+    return Accepted(row, options, notes)
 
 
 # --- remarks --------------------------------------------------------------------------------------
@@ -325,4 +346,5 @@ TASK = Task(
     outputs=contrastive.OUTPUTS,
     context=contrastive.negatives(prepare),
     gallery=contrastive.gallery(prepare),
+    retrieval=contrastive.RETRIEVED,
 )

@@ -11,7 +11,7 @@ import torch
 
 from engine.data.words import words
 from engine.store.errors import DataError, SpecError
-from engine.tasks import Accepted, Encoded, Remarks, Task, classification
+from engine.tasks import Accepted, Encoded, Given, Remarks, Task, classification
 from engine.tasks.text_options import Options, choice_of
 from engine.tasks.tokenizers import plan_tokens
 from engine.tasks.tokens import TOKENIZER, check_text, tokenize, tokenize_rows
@@ -161,9 +161,11 @@ def _remarks_on_tokens(
     return Remarks(notes, warnings)
 
 
-def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
+def accept(given: Given, options: Options, encoding: dict[str, Any]) -> Accepted:
     """Take any text with a word in it, and say which words the model does not see."""
-    text = content if isinstance(content, str) else content.decode("utf-8", errors="replace")
+    text = given.get("text", "")
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
     if TOKENIZER in encoding:
         return _accept_tokens(text, options, encoding)
     found = words(text)

@@ -191,11 +191,13 @@ def test_a_class_of_several_is_explained(colors_study: Study) -> None:
             scores = np.zeros(len(there), np.float32)
             scores[found.support], scores[found.oppose] = found.support_scores, found.oppose_scores
             assert scores[there].mean() > scores[~there].mean()
-    own = run_query(Query(colors_study.root, "words", colors_study.table("test")["text"][0]))
+    own = run_query(
+        Query(colors_study.root, "words", {"text": colors_study.table("test")["text"][0]})
+    )
     assert own.output.name == f"class:{classes[0]}"
     assert own.value == pytest.approx(logits[0, 0], rel=1e-4)
     with pytest.raises(DataloupeError, match="has no label, so the mean margin"):
-        run_query(Query(colors_study.root, "words", "red", "mean-margin"))
+        run_query(Query(colors_study.root, "words", {"text": "red"}, "mean-margin"))
 
 
 # --- the public study and the command line -------------------------------------------------------
@@ -289,7 +291,7 @@ def test_fewer_checkpoints_than_were_prepared_are_refused(
     spec = layout.spec_file(root)
     spec.write_text(spec.read_text().replace("checkpoints = 2", "checkpoints = 1"))
     with pytest.raises(StoreError, match=r"names 1 checkpoint of mlp, but live queries"):
-        run_query(Query(root, "mlp", b"", None))
+        run_query(Query(root, "mlp", {"picture": b""}, None))
 
 
 def test_an_example_from_outside_has_no_label(small_study: Study) -> None:
@@ -297,8 +299,8 @@ def test_an_example_from_outside_has_no_label(small_study: Study) -> None:
 
     content = png(pixels_of(small_study, 1))
     with pytest.raises(DataloupeError, match="has no label, so the margin of the true label"):
-        run_query(Query(small_study.root, "mlp", content, "margin"))
-    found = run_query(Query(small_study.root, "mlp", content, "Coat>Shirt"))
+        run_query(Query(small_study.root, "mlp", {"picture": content}, "margin"))
+    found = run_query(Query(small_study.root, "mlp", {"picture": content}, "Coat>Shirt"))
     stored = live(small_study, 1, "Coat>Shirt")
     np.testing.assert_array_equal(found.support[:20], stored.support[:20])
     assert found.value == pytest.approx(stored.value, rel=1e-4)

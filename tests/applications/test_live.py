@@ -81,7 +81,9 @@ def restricted_scores(study: Study, row: int, checkpoints: int) -> np.ndarray:
 def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
     labels = study.table("test")["label"]
     for row in range(0, 60, 7):
-        query = Query(study.root, "mlp", png(pixels_of(study, row)), f"class:{labels[row]}")
+        query = Query(
+            study.root, "mlp", {"picture": png(pixels_of(study, row))}, f"class:{labels[row]}"
+        )
         answer = run_query(query)
         wanted = restricted_scores(study, row, 2)
         # What a soft threshold leaves of a score may be no larger than its rounding.
@@ -103,7 +105,7 @@ def test_a_test_picture_gets_its_own_stored_scores(study: Study) -> None:
 def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> None:
     predictions = study.predictions("test")
     for row in (0, 33):
-        answer = run_query(Query(study.root, "mlp", png(pixels_of(study, row))))
+        answer = run_query(Query(study.root, "mlp", {"picture": png(pixels_of(study, row))}))
         np.testing.assert_allclose(
             answer.probabilities, read_probabilities(study, "test", row), 1e-4
         )
@@ -122,10 +124,10 @@ def test_a_test_picture_gets_its_own_prediction_and_neighbours(study: Study) -> 
 
 def test_another_class_is_explained_when_it_is_asked_for(study: Study) -> None:
     content = png(pixels_of(study, 3))
-    predicted = run_query(Query(study.root, "mlp", content))
+    predicted = run_query(Query(study.root, "mlp", {"picture": content}))
     classes = study.dataset.classes
     other = (classes.index(predicted.predicted) + 1) % 10
-    answer = run_query(Query(study.root, "mlp", content, f"class:{classes[other]}"))
+    answer = run_query(Query(study.root, "mlp", {"picture": content}, f"class:{classes[other]}"))
     assert answer.predicted == predicted.predicted
     assert answer.output.classes == (classes[other],)
     p = predicted.probabilities[other]
@@ -184,19 +186,19 @@ def test_none_is_kept_where_none_is_wanted(copy: Study) -> None:
     study.build(workers=0)
     assert not layout.live_inverse_file(study.root, "mlp", 0).exists()
     with pytest.raises(DataloupeError, match=r"no checkpoint for live queries: set in study\.toml"):
-        run_query(Query(study.root, "mlp", png(pixels_of(study, 0))))
+        run_query(Query(study.root, "mlp", {"picture": png(pixels_of(study, 0))}))
     assert all(step.complete for step in study.progress())
 
 
 def test_fewer_checkpoints_in_the_spec_than_were_built_are_named(copy: Study) -> None:
     rewrite(copy, "checkpoints = 2", "checkpoints = 1")
-    query = Query(copy.root, "mlp", png(pixels_of(copy, 0)))
+    query = Query(copy.root, "mlp", {"picture": png(pixels_of(copy, 0))})
     with pytest.raises(StoreError, match=r"names 1 checkpoint of mlp, .* with 2\. Undo the change"):
         run_query(query)
 
 
 def test_a_study_that_is_built_anew_is_loaded_anew(copy: Study) -> None:
-    query = Query(copy.root, "mlp", png(pixels_of(copy, 0)))
+    query = Query(copy.root, "mlp", {"picture": png(pixels_of(copy, 0))})
     before = run_query(query)
     rewrite(copy, "epochs = 4", "epochs = 3").build(workers=0, rebuild="checkpoints")
     after = run_query(query)
@@ -262,7 +264,7 @@ def test_what_is_no_picture_gets_one_clear_line(
     small_study: Study, content: bytes, words: str
 ) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        run_query(Query(small_study.root, "mlp", content))
+        run_query(Query(small_study.root, "mlp", {"picture": content}))
     assert "\n" not in str(caught.value)
     assert "example" not in str(caught.value)
     assert str(caught.value)[0].isupper()
@@ -296,7 +298,7 @@ ACCEPTED = {
 def test_a_picture_of_any_kind_is_made_to_fit_and_said_how(
     small_study: Study, content: bytes, notes: list[str]
 ) -> None:
-    answer = run_query(Query(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", {"picture": content}))
     assert len(answer.notes) == len(notes)
     for note, words in zip(answer.notes, notes, strict=True):
         assert words in note
@@ -309,7 +311,7 @@ def test_a_picture_of_any_kind_is_made_to_fit_and_said_how(
 def test_a_picture_keeps_its_proportions_where_the_study_has_no_rule(small_study: Study) -> None:
     loaded = load(small_study.root, "mlp")
     wide = png(np.full((50, 100), 255, np.uint8))
-    accepted = loaded.task.accept(wide, loaded.options, small_study.dataset.encoding)
+    accepted = loaded.task.accept({"picture": wide}, loaded.options, small_study.dataset.encoding)
     encoded = loaded.task.encode([accepted.row], accepted.options, small_study.dataset.encoding)
     pixels = encoded.arrays["input"][0, 0]
     assert pixels[:6].max() == pixels[-6:].max() == 0
@@ -318,7 +320,8 @@ def test_a_picture_keeps_its_proportions_where_the_study_has_no_rule(small_study
 
 def test_the_study_s_own_rule_is_kept(small_study: Study) -> None:
     own = Options(image_size=28, resize="crop", color="grey")
-    assert accept(png(photo(50, 40)), own, small_study.dataset.encoding).options == own
+    given = {"picture": png(photo(50, 40))}
+    assert accept(given, own, small_study.dataset.encoding).options == own
 
 
 # --- texts ---------------------------------------------------------------------------------------
@@ -327,7 +330,7 @@ def test_the_study_s_own_rule_is_kept(small_study: Study) -> None:
 def test_a_text_is_answered_and_said_what_the_model_does_not_know(text_study: Study) -> None:
     text = text_study.table("test")["text"][0]
     label = text_study.table("test")["label"][0]
-    answer = run_query(Query(text_study.root, "words", text, f"class:{label}"))
+    answer = run_query(Query(text_study.root, "words", {"text": text}, f"class:{label}"))
     scores = text_study.scores([0])[0]
     assert answer.scoring == 2 == text_study.checkpoints("words")
     found = answer.support_scores
@@ -336,8 +339,10 @@ def test_a_text_is_answered_and_said_what_the_model_does_not_know(text_study: St
     alike = text_study.neighbours("test", 0, 50)[1]
     np.testing.assert_allclose(answer.similarities[:50], alike, atol=1e-5)
     assert (answer.thumbnail, answer.text, answer.notes) == (None, text, [])
-    strange = run_query(Query(text_study.root, "words", "my sister praised Zanzibar " * 5))
+    strange = run_query(
+        Query(text_study.root, "words", {"text": "my sister praised Zanzibar " * 5})
+    )
     assert "first 6 of 20 words" in strange.notes[0]
     assert "“zanzibar”" in strange.notes[1]
     with pytest.raises(DataError, match="has no words"):
-        run_query(Query(text_study.root, "words", " …!? "))
+        run_query(Query(text_study.root, "words", {"text": " …!? "}))

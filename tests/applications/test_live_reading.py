@@ -17,7 +17,7 @@ def test_the_training_pictures_may_be_in_several_shards(
 ) -> None:
     file = io.BytesIO()
     read_thumbnail(small_study, "test", 0).save(file, "PNG")
-    query = Query(small_study.root, "mlp", file.getvalue())
+    query = Query(small_study.root, "mlp", {"picture": file.getvalue()})
     whole = read_example(query)
     (arrays,) = read_arrays(small_study, "train")
     split = {name: ShardedRows([array[:50], array[50:]]) for name, array in arrays.items()}

@@ -87,7 +87,7 @@ def test_shares_are_those_of_the_chosen_output(study: Study) -> None:
 def test_a_text_from_outside_is_split_like_a_stored_one(study: Study) -> None:
     reader = StudyReader.open(study.root)
     text = str(sentences(8, 1)["text"][2])
-    example = read_example(Query(study.root, "words", text))
+    example = read_example(Query(study.root, "words", {"text": text}))
     arrays = dict(example.arrays)
     arrays["label"] = np.asarray(_arrays(study, "test")["label"][2:3])
     found = token_shares_of(reader, "words", arrays, [3, 17])

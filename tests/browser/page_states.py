@@ -29,6 +29,7 @@ from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_row
 from engine.study.rankings import read_top
 from engine.study.removal_sets import keep_set, kept_sets
+from tests.browser.chromium import settled
 
 Act = Callable[[Page], None]
 CHOSEN = "3-6,9"
@@ -128,7 +129,7 @@ def of_scores(study: Study, algorithm: str) -> dict[str, State]:
         "unlearn-before": State(f"{unlearn_address(study, removed)}&pane=before"),
         "unlearn-empty": State("unlearn"),
         "live-empty": State("live"),
-        **({"live": live_state(study)} if answers_live(study, algorithm) else {}),
+        **(live_states(study) if answers_live(study, algorithm) else {}),
     }
 
 
@@ -181,13 +182,19 @@ def unlearn_address(study: Study, removed: str) -> str:
     return f"unlearn?set={forgotten.get(rows.tobytes()) or keep_set(study, rows, words).key}"
 
 
-def live_state(study: Study) -> State:
-    """Live, once a test example was given to it: its picture, enlarged, or its text."""
+def live_states(study: Study) -> dict[str, State]:
+    """Live, once the parts of a test example were given to it: a picture, enlarged, or a text."""
+    parts: dict[str, Act] = {}
     if has(study, "pictures"):
         file = io.BytesIO()
         read_thumbnail(study, "test", 0).resize((112, 112)).save(file, "PNG")
-        return State("live", act=drop(file.getvalue()), documented=True)
-    return State("live", act=write(str(study.table("test")["text"].iloc[0])), documented=True)
+        parts["live"] = drop(file.getvalue())
+    if has(study, "texts"):
+        name = "live-text" if parts else "live"
+        parts[name] = write(str(study.table("test")["text"].iloc[0]))
+    if len(parts) > 1:
+        parts["live-both"] = both(*parts.values())
+    return {name: State("live", act=act, documented=name == "live") for name, act in parts.items()}
 
 
 # --- what is done on a page -----------------------------------------------------------------------
@@ -246,8 +253,20 @@ def write(text: str) -> Act:
     """Give Live a text."""
 
     def act(page: Page) -> None:
-        page.get_by_label("Your text").fill(text)
-        page.get_by_label("Your text").press("Control+Enter")
+        field = page.get_by_label(re.compile("^Your (text|caption)"))
+        field.fill(text)
+        field.press("Control+Enter")
         page.wait_for_selector(".gallery .excerpt", timeout=120_000)
+
+    return act
+
+
+def both(first: Act, second: Act) -> Act:
+    """Do one thing, then another."""
+
+    def act(page: Page) -> None:
+        first(page)
+        settled(page)
+        second(page)
 
     return act

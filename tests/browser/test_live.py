@@ -94,7 +94,7 @@ def test_what_is_explained_is_chosen_with_the_keyboard(
 def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     give(page, content)
-    answer = run_query(Query(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", {"picture": content}))
     expect_rows(page, "support", answer.support[:12])
     expect_rows(page, "oppose", answer.oppose[:12])
     predicted = str(answer.predicted)
@@ -109,7 +109,9 @@ def test_a_picture_of_one_s_own(page: Page, small_study: Study) -> None:
     page.get_by_role("button", name="Explain…").click()
     page.get_by_text("One class rather than another").click()
     expect(page.get_by_role("heading", name=re.compile("Why .* rather than"))).to_be_visible()
-    explained = run_query(Query(small_study.root, "mlp", content, parameter(page, "output")))
+    explained = run_query(
+        Query(small_study.root, "mlp", {"picture": content}, parameter(page, "output"))
+    )
     page.keyboard.press("Escape")
     expect_rows(page, "support", explained.support[:12])
 

@@ -83,7 +83,7 @@ def moved(built: Study, tmp_path: Path) -> Study:
 
 def test_a_moved_study_reads_new_texts_without_the_folder(built: Study, moved: Study) -> None:
     query = "the cook loved this film 世界"
-    here, there = (run_query(Query(s.root, "given", query)) for s in (built, moved))
+    here, there = (run_query(Query(s.root, "given", {"text": query})) for s in (built, moved))
     np.testing.assert_array_equal(here.probabilities, there.probabilities)
     assert there.support.tolist() == here.support.tolist()
     assert "does not know “世”" in there.notes[-1]

@@ -366,7 +366,7 @@ def attempts(root: Path) -> dict[str, Callable[[], object]]:
         found = match(entries, "mine", opened.dataset, opened.spec.algorithms, None, root)
         load(opened, path, "mine", found)
 
-    query = Query(root, next(iter(study().spec.algorithms)), b"")
+    query = Query(root, next(iter(study().spec.algorithms)), {"picture": b""})
     return {
         "build": command("build", root, "--device", "cpu", "--workers", 0),
         "doctor": command("doctor", root),

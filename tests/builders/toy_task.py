@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from engine import Study
 from engine.store.errors import DataError
 from engine.store.trust import Code, trust
-from engine.tasks import Accepted, Encoded, ModelOutput, Remarks, Task
+from engine.tasks import Accepted, Encoded, Given, ModelOutput, Remarks, Task
 
 FEATURES = 4
 DRAWS = 3
@@ -53,9 +53,10 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     return Encoded(arrays, {"text": texts})
 
 
-def accept(content: bytes | str, options: Options, encoding: dict[str, Any]) -> Accepted:
+def accept(given: Given, options: Options, encoding: dict[str, Any]) -> Accepted:
     """Numbers with spaces between them."""
-    text = content if isinstance(content, str) else content.decode()
+    text = given["text"]
+    assert isinstance(text, str)
     try:
         values = [float(part) for part in text.split()]
     except ValueError as error:

@@ -64,7 +64,7 @@ def test_the_page_asks_for_a_picture_and_stores_nothing(visit: Any, small_study:
 def test_a_picture_is_explained(visit: Any, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study, k="7"), content)
-    answer = run_query(Query(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", {"picture": content}))
     for side, rows in enumerate((answer.support, answer.oppose)):
         assert [card["row"] for card in cards(app, side)] == list(rows[:7])
         assert cards(app, side)[0]["href"].startswith("training?")
@@ -104,12 +104,12 @@ def test_a_different_class_can_be_explained(visit: Any, small_study: Study) -> N
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
     classes = small_study.dataset.classes
-    predicted = str(run_query(Query(small_study.root, "mlp", content)).predicted)
+    predicted = str(run_query(Query(small_study.root, "mlp", {"picture": content})).predicted)
     other = classes[(classes.index(predicted) + 3) % 10]
     assert app.radio(key="output_choice").options[0] == f"The predicted class: {predicted}"
     app.radio(key="output_choice").set_value("class:{}").run()
     app.selectbox(key="output_class_0").select(other).run()
-    answer = run_query(Query(small_study.root, "mlp", content, f"class:{other}"))
+    answer = run_query(Query(small_study.root, "mlp", {"picture": content}, f"class:{other}"))
     assert app.query_params["output"] == answer.output.name
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
     assert f"Why not “{other}”?" in words(app)
@@ -117,7 +117,7 @@ def test_a_different_class_can_be_explained(visit: Any, small_study: Study) -> N
     assert f"are labeled “{predicted}”" in group_words(app)[1]
     app.radio(key="output_choice").set_value("{}>{}").run()
     app.selectbox(key="output_class_1").select(other).run()
-    answer = run_query(Query(small_study.root, "mlp", content, f"{predicted}>{other}"))
+    answer = run_query(Query(small_study.root, "mlp", {"picture": content}, f"{predicted}>{other}"))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
     assert f"Why “{predicted}” rather than “{other}”?" in words(app)
 
@@ -185,11 +185,11 @@ def test_the_explanation_can_be_exported(visit: Any, small_study: Study) -> None
     content = png(pixels_of(small_study, 5))
     app = give(visit(small_study), content)
     assert [button.proto.label for button in app.get("download_button")] == ["JSON"]
-    answer = run_query(Query(small_study.root, "mlp", content))
+    answer = run_query(Query(small_study.root, "mlp", {"picture": content}))
     exported = json.loads(result_as_json(small_study, "mlp", answer, 4))
     assert [one["row"] for one in exported["supporting"]] == list(answer.support[:4])
     assert [one["row"] for one in exported["similar"]] == list(answer.similar[:4])
-    assert exported["given"].startswith("data:image/png;base64,")
+    assert exported["picture"].startswith("data:image/png;base64,")
     assert sum(exported["probabilities"].values()) == pytest.approx(1)
 
 
@@ -208,7 +208,7 @@ def test_a_text_is_explained(visit: Any, text_study: Study) -> None:
     app = visit(text_study)
     assert "Which text should be explained?" in words(app)
     app.text_area(key="own_text").input("my sister praised the zeppelin").run()
-    answer = run_query(Query(text_study.root, "words", "my sister praised the zeppelin"))
+    answer = run_query(Query(text_study.root, "words", {"text": "my sister praised the zeppelin"}))
     assert [card["row"] for card in cards(app)] == list(answer.support[:12])
     assert "“zeppelin”" in words(app)
     assert "my sister praised the zeppelin" in words(app)
@@ -283,14 +283,16 @@ def test_live_scores_equal_the_scores_of_the_study(visit: Any, small_study: Stud
 def test_a_slow_picture_delays_only_its_sender(workers: Workers, small_study: Study) -> None:
     content = png(pixels_of(small_study, 5))
     with workers.reading.turn("slow"):  # as if a picture of theirs took forever
-        found = workers.ask(Query(small_study.root, "mlp", content), "other")
-    assert list(found.support) == list(run_query(Query(small_study.root, "mlp", content)).support)
+        found = workers.ask(Query(small_study.root, "mlp", {"picture": content}), "other")
+    assert list(found.support) == list(
+        run_query(Query(small_study.root, "mlp", {"picture": content})).support
+    )
 
 
 def test_a_picture_that_ends_its_reader_costs_the_next_one_nothing(
     workers: Workers, small_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query = Query(small_study.root, "mlp", png(pixels_of(small_study, 5)))
+    query = Query(small_study.root, "mlp", {"picture": png(pixels_of(small_study, 5))})
     monkeypatch.setattr(dashboard.read.live_queries, "read_example", hang)
     monkeypatch.setattr(dashboard.read.live_queries, "READING_SECONDS", 0.3)
     with pytest.raises(DataloupeError, match="took longer"):

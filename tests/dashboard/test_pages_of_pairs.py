@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine import Study
-from engine.store.quantities import ACCURACY
+from engine.store.quantities import ACCURACY, SIMILARITY
 from engine.study.capabilities import missing
+from engine.study.models import read_mean_record
 from engine.study.removal_sets import keep_set
 from engine.study.retrieval import read_recall
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
-from tests.builders.page_contents import cards, everything
+from tests.builders.page_contents import cards, component, everything, words
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +73,26 @@ def test_cards_have_picture_and_caption(shapes: Study, visit: Any) -> None:
     texts = shapes.table("test")["text"]
     assert [card["text"] for card in found[:5]] == list(texts[:5])
     assert missing(shapes, "outcomes") == ""
+    gallery = component(visit(shapes), "groups")
+    assert gallery["text"]
+    assert "/test/{}.webp" in gallery["sheets"]
+
+
+def test_explain_shows_the_pair_and_what_it_finds_instead(shapes: Study, visit: Any) -> None:
+    table = shapes.predictions("test")
+    wrong = int(np.flatnonzero(~table["correct"])[0])
+    app = visit(shapes, "explain", test=f"test-{wrong}")
+    shown = words(app)
+    assert "dl-picture" in shown
+    assert shapes.table("test")["text"][wrong] in shown
+    assert "which is ," not in shown
+    assert SIMILARITY.text(table["similarity"][wrong]) in shown
+    kept = read_mean_record(shapes, "test", wrong, "towers")["retrieval"][0]
+    instead = [int(cosines.argmax()) - 1 for cosines in kept if cosines.argmax() > 0]
+    assert instead
+    for number, row in enumerate(instead):
+        (card,) = cards(app, gallery=number)
+        assert card["row"] == row
+    assert f"test pair {instead[0]}" in table["predicted"][wrong]
+    right = int(np.flatnonzero(table["correct"])[0])
+    assert "found instead" not in everything(visit(shapes, "explain", test=f"test-{right}"))

@@ -140,11 +140,12 @@ def test_test_and_live_pictures_get_the_scale_of_the_training_split() -> None:
     other = np.array([[0, 450, 900, 2000]] * 5, np.uint16)
     test = rows_of(png16(other), split="test")
     assert pixels(test, encoding)[0, 0, 0].tolist() == [0, 128, 255, 255]
-    accepted = accept(png16(other)["bytes"], Options(), encoding)
+    accepted = accept({"picture": png16(other)["bytes"]}, Options(), encoding)
     live = encode([accepted.row], accepted.options, encoding).arrays["input"]
     assert live[0, 0, 0].tolist() == [0, 128, 255, 255]
     assert accepted.notes == ["Its values from 0 to 900 became 0 to 255, as in training pictures."]
-    (eight,) = accept(saved(Image.fromarray(noise(5, 4)))["bytes"], Options(), encoding).notes
+    file = saved(Image.fromarray(noise(5, 4)))["bytes"]
+    (eight,) = accept({"picture": file}, Options(), encoding).notes
     assert eight.startswith("It has 8 bits a value and was not scaled")
 
 

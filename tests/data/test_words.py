@@ -110,7 +110,7 @@ def test_the_share_of_unknown_words_is_said(test: list[str], share: str, warned:
 @pytest.mark.input_case
 def test_a_live_text_has_the_words_of_the_training_texts() -> None:
     encoding = plan_encoding(rows_of("हिन्दी caf\u00e9 東京"), Options(), ["a"])
-    accepted = accept("HINDI हिन्दी cafe\u0301 京", Options(), encoding)
+    accepted = accept({"text": "HINDI हिन्दी cafe\u0301 京"}, Options(), encoding)
     tokens = encode([accepted.row], accepted.options, encoding).arrays["input"][0]
     assert [encoding["vocabulary"][token] for token in tokens] == (
         ["<unknown>", "हिन्दी", "caf\u00e9", "京"]

@@ -502,7 +502,7 @@ def test_texts_that_are_too_long_are_cut_and_said(study: Path) -> None:
     call(classifier(study / "bert", encoding), prepared)
     only = task.prepare({name: tensor[1:] for name, tensor in batch.items()}, encoding)
     assert only["input_ids"].shape == (1, 4)  # trimmed to the longest of the batch
-    assert "first 40 of 102 tokens" in task.accept(long, options, encoding).notes[0]
+    assert "first 40 of 102 tokens" in task.accept({"text": long}, options, encoding).notes[0]
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("text-")])

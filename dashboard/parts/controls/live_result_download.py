@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from engine.applications.live import QueryResult
+from engine.applications.live import Completed, QueryResult
 from engine.store.layout import TRAK
 from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
@@ -53,10 +53,13 @@ def result_as_json(study: StudyReader, algorithm: str, result: QueryResult, k: i
         "data_fingerprint": study.dataset.fingerprint,
         "study": study.spec.name,
         "algorithm": algorithm,
-        "given": result.text if picture is None else picture,
+        "picture": picture,
+        "text": result.text,
+        "completed": None if result.completed is None else _completed(study, result.completed),
         "notes": result.notes,
         "probabilities": probabilities,
         "predicted": result.predicted,
+        **result.measures,
         "confidence": result.confidence,
         "explained": result.output.name,
         "explained_title": result.output.title,
@@ -70,3 +73,17 @@ def result_as_json(study: StudyReader, algorithm: str, result: QueryResult, k: i
         "similar": listed(result.similar, result.similarities, "similarity"),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _completed(study: StudyReader, completed: Completed) -> dict[str, Any]:
+    """The part that was missing, and the test examples that it was found in."""
+    ids = study.table("test")["id"]
+    return {
+        "part": completed.part,
+        "by": str(ids.iloc[completed.by]),
+        "candidates": completed.candidates,
+        "found": [
+            {"row": int(row), "id": str(ids.iloc[row]), "similarity": float(fit)}
+            for row, fit in zip(completed.rows, completed.fits, strict=True)
+        ],
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -21,6 +21,7 @@ from engine.store.layout import Split
 from engine.store.quantities import (
     CONFIDENCE,
     ERROR,
+    MEASURES,
     OUTPUT,
     PREDICTED,
     PROBABILITY,
@@ -49,12 +50,11 @@ def subject(
     Args:
         marks: Parts of its text to mark.
     """
-    text = has(study, "texts")
-    shown = (
-        text_html(str(example.get("text", "")), marks)
-        if text
-        else _picture(study, split, row, example)
-    )
+    shown = ""
+    if has(study, "pictures"):
+        shown += picture_html(study, split, row, example)
+    if has(study, "texts"):
+        shown += text_html(str(example.get("text", "")), marks)
     shown += _facts(study, split, row, example)
     if "predicted" in example and has(study, "classes"):
         found = read_probabilities(study, split, row, algorithm)
@@ -91,7 +91,10 @@ def _rounded(ratio: float) -> str:
     return f"{ratio:.1f}".removesuffix(".0") if ratio < 10 else f"{ratio:.0f}"
 
 
-def _picture(study: StudyReader, split: Split, row: int, example: dict[Hashable, Any]) -> str:
+def picture_html(
+    study: StudyReader, split: Split, row: int, example: Mapping[Hashable, Any]
+) -> str:
+    """HTML of an example's picture, cut from its sprite sheet."""
     side = thumbnail_side(study.dataset.cell, SIDE)
     sheet, position = divmod(row, SPRITES_PER_SHEET)
     left, top, _, _ = thumbnail_box(position, 1)
@@ -103,7 +106,8 @@ def _picture(study: StudyReader, split: Split, row: int, example: dict[Hashable,
         f"background-size:{100 * columns}% auto;background-position:{across:.4f}% {down:.4f}%"
     )
     kind = "Test" if split == "test" else "Training"
-    name = escape(f"{kind} picture {example['id']}, labeled {example['label']}", quote=True)
+    labeled = f", labeled {example['label']}" if example["label"] else ""
+    name = escape(f"{kind} picture {example['id']}{labeled}", quote=True)
     return f'<div class="dl-picture" role="img" aria-label="{name}" style="{style}"></div>'
 
 
@@ -129,12 +133,25 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
         if "confidence" in example:
             confidence = escape(CONFIDENCE.text(example["confidence"]))
             facts.append(("Confidence", f"{confidence}<small>in its prediction</small>"))
+        facts += measures({str(name): value for name, value in example.items()})
         facts += _output(study, example)
     facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
     if (file := file_of(example)) is not None:
         facts.append(("File", _clamped(file)))
     entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts)
     return f'{verdict}<dl class="dl-facts">{entries}</dl>'
+
+
+def measures(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and HTML of the numbers of a prediction that only some tasks give."""
+    return [
+        (
+            quantity.name.capitalize(),
+            f"{quantity.text(columns[name])}<small>{quantity.unit}</small>",
+        )
+        for name, quantity in MEASURES.items()
+        if name in columns
+    ]
 
 
 def _output(study: StudyReader, example: dict[Hashable, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-// A gallery of examples: thumbnails cut from sprite sheets, or excerpts of text.
+// A gallery of examples: thumbnails cut from sprite sheets, excerpts of text, or both.
 // Everything is set as text, never as HTML: labels and ids come from the user.
 
 // State of a mounted gallery between two runs: the selection, where a range began, and the number
@@ -63,6 +63,7 @@ function build(root, state, data, focused) {
   root.style.setProperty("--side-wide", `${data.side}px`)
   root.style.setProperty("--side-narrow", `${data.narrow}px`)
   root.classList.toggle("texts", data.text)
+  root.classList.toggle("pairs", Boolean(data.text && data.sheets))
   root.classList.toggle("selectable", data.selectable)
   root.classList.toggle("compact", data.compact)
   root.replaceChildren(groups)
@@ -177,7 +178,7 @@ function peek(card, root, state, after) {
     const { data } = state.component
     const panel = element("div", "peek")
     panel.setAttribute("aria-hidden", "true")
-    if (!data.text) {
+    if (data.sheets) {
       const side = data.natural ? Math.max(data.natural.width, data.natural.height) : data.large
       panel.style.setProperty("--side", `${side}px`)
       panel.append(data.natural ? naturally(card, data.natural) : enlarged(card))
@@ -297,6 +298,7 @@ function card(item, place, group, data) {
   }
   if (item.mark) node.dataset.mark = item.mark
   if (data.text) {
+    if (data.sheets) node.append(thumbnail(item, place, group, data))
     node.append(...textCard(item))
     return node
   }

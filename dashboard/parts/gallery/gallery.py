@@ -1,4 +1,4 @@
-"""The gallery: pictures from sprite sheets, or texts, in a grid for mouse and arrow keys.
+"""The gallery: pictures from sprite sheets, texts, or both, in a grid for mouse and arrow keys.
 
 A click or Enter opens a card. Selectable cards are selected with the box in the corner, Space,
 Shift with a click or an arrow key, or Ctrl+A; Escape clears the selection.
@@ -25,6 +25,8 @@ from engine.study.reader import StudyReader
 
 CAPTIONED = 80
 """Thumbnails smaller than this, in pixels, have no caption."""
+BESIDE_TEXT = 80
+"""The most that a picture beside its text has."""
 LARGE_SIDE = 224
 """Side in pixels of the enlarged picture next to the card under the mouse."""
 LARGEST_SIDE = 448
@@ -130,8 +132,10 @@ def gallery(
         on_select: Called with all selected rows when they change; None disables selection.
         peeks: Whether the focused card is enlarged, too, and a tap enlarges before it opens.
     """
-    text = has(study, "texts")
+    text, pictures = has(study, "texts"), has(study, "pictures")
     compact = side < CAPTIONED and not text
+    if text:
+        side = min(side, BESIDE_TEXT)
     natural = size_of_pictures(study)
 
     def item(card: Card) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def gallery(
             "compact": compact,
             "peeks": peeks,
             "text": text,
-            "sheets": None if text else sprite_url(study, split),
+            "sheets": sprite_url(study, split) if pictures else None,
             "perSheet": SPRITES_PER_SHEET,
             "columns": COLUMNS,
             "groups": [
@@ -179,7 +183,7 @@ def gallery(
                     "makeup": group.makeup,
                     "shares": group.shares,
                     "whole": group.whole,
-                    "sheets": None if text else _own_sheets(study, split, group),
+                    "sheets": _own_sheets(study, split, group) if pictures else None,
                     "items": [item(card) for card in group.cards],
                 }
                 for group in groups

@@ -5,28 +5,26 @@ from __future__ import annotations
 from html import escape
 
 from dashboard.names import short
-from dashboard.parts.gallery.example_header import odds
+from dashboard.parts.gallery.example_header import measures, odds
 from dashboard.parts.outputs.chooser import choose_output
 from dashboard.parts.outputs.wording import shortened
 from engine.applications.live import QueryResult
 from engine.store.quantities import CONFIDENCE, OUTPUT, predicted_text
 from engine.store.text import counted
 from engine.study.example_outputs import Known, by_likelihood
-from engine.study.output_names import NamedOutput, resolve_output, unlabeled_output
+from engine.study.output_names import NamedOutput, resolve_output
 from engine.study.reader import StudyReader
 
 
-def own_output(study: StudyReader, name: str | None) -> NamedOutput:
-    """The output in the URL, if an example without a label has it, or the default one."""
+def own_output(study: StudyReader, name: str | None) -> NamedOutput | None:
+    """The output in the URL, if an example without a label has it; None stands for the default."""
     chosen = None if name is None else resolve_output(study, name)
-    if chosen is None or chosen.choice.of == "label":
-        return unlabeled_output(study)
-    return chosen
+    return None if chosen is None or chosen.choice.of == "label" else chosen
 
 
 def choose_own_output(study: StudyReader, chosen: NamedOutput, result: QueryResult) -> None:
     """Show the control that chooses what is explained."""
-    choose_output(study, chosen, known_of(study, result), unlabeled_output(study))
+    choose_output(study, chosen, known_of(study, result), result.default)
 
 
 def known_of(study: StudyReader, result: QueryResult) -> Known:
@@ -41,6 +39,9 @@ def facts(result: QueryResult) -> list[tuple[str, str]]:
     predicted = result.predicted
     words = short(predicted_text(predicted))
     found = [("Predicted", f"{escape(words)}<small>by {of}</small>")]
+    if result.completed is not None:
+        found = []  # it is shown what is found
+    found += measures(result.measures)
     if result.confidence is not None:
         found.append(("Confidence", escape(CONFIDENCE.text(result.confidence))))
     value, output = OUTPUT.text(result.value), shortened(result.output)

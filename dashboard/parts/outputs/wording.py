@@ -28,7 +28,8 @@ def question_title(output: NamedOutput, example: Mapping[Hashable, Any], known: 
     elif example["correct"]:
         caption = f"for {id_}, correct"
     else:
-        caption = f"for {id_}, which is {label}, predicted {predicted}"
+        which = f", which is {label}" if label else ""
+        caption = f"for {id_}{which}, predicted {predicted}"
     return title(question(output, known), caption)
 
 

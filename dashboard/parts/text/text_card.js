@@ -11,12 +11,12 @@ function textCard(item) {
   parts.push(head)
 
   const line = element("div", "line")
-  line.append(isolated("span", "name", item.name))
+  if (item.name) line.append(isolated("span", "name", item.name))
   if (item.note && item.note !== item.title) {
     line.append(isolated("span", item.wrong ? "note wrong" : "note", item.note))
   }
   if (item.score && item.aside) line.append(element("span", "aside", item.aside))
-  parts.push(line)
+  if (line.childElementCount) parts.push(line)
 
   if (item.bar !== undefined) parts.push(bar(item))
   const excerpt = isolated("div", "excerpt", "")

@@ -2,6 +2,7 @@
 
 queries     what is asked, and what is answered; needs no torch
 reading     what somebody sent → the small arrays that the models take
+completing  the part that somebody did not send, as models find it
 loading     models, training features and inverses of a study, loaded once
 answering   predict and attribute an example from outside, or one of the study's own
 explaining  the answer for a test example as an `Explanation`
@@ -21,6 +22,7 @@ from engine.applications.live.loading import Kept, Loaded, Output, live_stamps, 
 from engine.applications.live.queries import (
     KEPT,
     Attributed,
+    Completed,
     Example,
     Query,
     QueryResult,
@@ -33,6 +35,7 @@ __all__ = [
     "KEPT",
     "LONGEST_TEXT",
     "Attributed",
+    "Completed",
     "Example",
     "Kept",
     "Loaded",

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from engine.applications.live.completing import complete, mean_record
 from engine.applications.live.loading import Arrays, Loaded, live_stamps, load, output_of
 from engine.applications.live.queries import (
     KEPT,
     Attributed,
+    Completed,
     Query,
     QueryResult,
     ReadQuery,
     StoredQuery,
 )
 from engine.applications.live.reading import read_example
-from engine.attribution.ensemble import checkpoint_mean
 from engine.attribution.scores.top_k import top_k_among
 from engine.attribution.softmax import softmax
 from engine.store.cache import Stamps
+from engine.store.quantities import MEASURES
 from engine.study.capabilities import has
 from engine.study.example_outputs import read_known
 from engine.study.examples import read_stacked_arrays
@@ -34,9 +36,6 @@ from engine.study.output_names import (
 from engine.study.reader import StudyReader
 from engine.tasks.outcomes import outcomes_named
 
-if TYPE_CHECKING:
-    pass
-
 ANSWERS_KEPT = 256
 """Answers about the study's own examples that stay in memory."""
 
@@ -49,7 +48,7 @@ def run_query(query: Query) -> QueryResult:
         DataloupeError: The study keeps nothing for live queries, or has no such output.
     """
     load(query.root, query.algorithm)
-    return explain(ReadQuery(query.root, query.algorithm, read_example(query), query.output))
+    return explain(query.read_as(read_example(query)))
 
 
 def warm_up(query: Query | StoredQuery) -> None:
@@ -61,24 +60,26 @@ def explain(query: ReadQuery) -> QueryResult:
     """Predict and attribute an example that `read_example` gave. Raises as `load`."""
     loaded = load(query.root, query.algorithm)
     study, example = loaded.study, query.example
-    found = loaded.evaluate(example.arrays)
-    names = [name for name in found[0] if name not in ("embeddings", "output", "out_to_loss")]
-    record = {name: checkpoint_mean(one[name] for one in found) for name in names}
+    arrays, completed = complete(loaded, example, query.completed_by)
+    found = loaded.evaluate(arrays)
+    record = mean_record(found)
     # What follows from the label means nothing here: the example has none.
-    summary = loaded.task.summarize(record, example.arrays, study.dataset.classes)
+    summary = loaded.task.summarize(record, arrays, study.dataset.classes)
     predicted = _plain(summary["predicted"][0])
     confidence = summary.get("confidence")
-    chosen = (
-        unlabeled_output(study) if query.output is None else resolve_output(study, query.output)
-    )
+    default = _default(loaded, completed)
+    chosen = default if query.output is None else resolve_output(study, query.output)
     output = concrete(study, chosen, None, str(predicted))
     similar, similarities = loaded.nearest([one.get("embeddings") for one in found])
     return QueryResult(
-        **vars(_attribute(loaded, output, record, example.arrays, KEPT)),
+        **vars(_attribute(loaded, output, record, arrays, KEPT)),
+        default=default,
         thumbnail=example.thumbnail,
         text=example.text,
         notes=example.notes,
+        completed=completed,
         predicted=predicted,
+        measures={name: float(summary[name][0]) for name in MEASURES if name in summary},
         confidence=None if confidence is None else float(confidence[0]),
         probabilities=_probabilities(study, record),
         predicting=len(loaded.models),
@@ -110,6 +111,14 @@ def _explain_stored(query: StoredQuery, stamps: Stamps) -> Attributed:
     arrays = {name: np.array(array[row : row + 1]) for name, array in every.items()}
     record = read_mean_record(loaded.study, query.split, row, query.algorithm)
     return _attribute(loaded, output, record, arrays, query.most)
+
+
+def _default(loaded: Loaded, completed: Completed | None) -> NamedOutput:
+    """What is attributed unless a person chooses."""
+    retrieval = loaded.task.retrieval
+    if completed is None or retrieval is None:
+        return unlabeled_output(loaded.study)
+    return resolve_output(loaded.study, retrieval.outputs[completed.part])
 
 
 def _attribute(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from engine.store.layout import Split
+from engine.store.records import View
 from engine.study.output_names import NamedOutput
+from engine.tasks import Given
 
+FOUND = 10
+"""Number of the test examples that fit best in a result."""
 KEPT = 500
 """Number of the strongest influences and nearest neighbors in a result."""
 
@@ -20,15 +25,22 @@ class Query:
 
     Attributes:
         root: The study's folder.
-        content: The bytes of a picture file, or a text.
+        given: The bytes of a picture's file, a text, or both. A part that is missing is taken from
+            a test example, where the task can.
         output: Name of the output to attribute (`engine.study.output_names`); None: the first that
-            needs no label, such as `predicted`.
+            needs no label, such as `predicted`, or what tells why the missing part is found.
+        completed_by: Test row whose part completes the example; None: the one that fits best.
     """
 
     root: Path
     algorithm: str
-    content: bytes | str
+    given: Given
     output: str | None = None
+    completed_by: int | None = None
+
+    def read_as(self, example: Example) -> ReadQuery:
+        """The query with its example read."""
+        return ReadQuery(self.root, self.algorithm, example, self.output, self.completed_by)
 
 
 @dataclass(frozen=True)
@@ -39,13 +51,15 @@ class Example:
         thumbnail: The example, re-encoded as a PNG; None if the task has no pictures.
         text: The example itself; None if the task has no texts.
         notes: Changes made to the example before prediction, one sentence each.
-        arrays: The model's inputs, one row each.
+        arrays: The model's inputs, one row each, without those of a missing part.
+        missing: The part that was not given; None if nothing is missing.
     """
 
     thumbnail: bytes | None
     text: str | None
     notes: list[str]
     arrays: dict[str, np.ndarray]
+    missing: View | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,7 @@ class ReadQuery:
     algorithm: str
     example: Example
     output: str | None = None
+    completed_by: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +115,35 @@ class Attributed:
 
 
 @dataclass(frozen=True)
+class Completed:
+    """The part that an example lacks, as models find it among the test examples.
+
+    Attributes:
+        part: Which it is.
+        by: Test row that it was taken from.
+        rows: The test rows whose part fits best, the best first.
+        fits: How well each fits.
+        candidates: Among how many of the test examples, from the first, it was looked for.
+    """
+
+    part: View
+    by: int
+    rows: np.ndarray
+    fits: np.ndarray
+    candidates: int
+
+
+@dataclass(frozen=True)
 class QueryResult(Attributed):
     """The result of a query about an example from outside.
 
     Attributes:
+        default: What is attributed unless the query names an output.
         thumbnail, text, notes: As in `Example`.
-        predicted: The prediction, a class or a number.
+        completed: Where the part came from that was not given; None if nothing was missing.
+        predicted: The prediction, a class or a number, or what is retrieved.
+        measures: Further numbers of the prediction by name, such as `similarity`, as in the table
+            of predictions.
         confidence: In it; None where the task has none.
         probabilities: Of every class, `[n_classes]`; None where examples have no classes.
         predicting: Number of checkpoints whose mean predicts.
@@ -113,10 +151,13 @@ class QueryResult(Attributed):
         similarities: Their similarities.
     """
 
+    default: NamedOutput
     thumbnail: bytes | None
     text: str | None
     notes: list[str]
+    completed: Completed | None
     predicted: str | float
+    measures: Mapping[str, float]
     confidence: float | None
     probabilities: np.ndarray | None
     predicting: int

@@ -29,27 +29,36 @@ Result = TypeVar("Result")
 
 def read_example(query: Query) -> Example:
     """Decode the example of a query. Raises DataError if it cannot be used or is too large."""
-    study = StudyReader.open(query.root)
-    dataset, content = study.dataset, query.content
-    if isinstance(content, bytes) and content:
-        _in_one_line(lambda: check_budget(content, "example 'yours'"))
-    elif len(content) > LONGEST_TEXT:
+    study, given = StudyReader.open(query.root), query.given
+    for content in given.values():
+        _check_size(content)
+    task = task_of(study)
+    absent = [view for view in task.views if view not in given]
+    if len(absent) > (0 if task.retrieval is None else 1):
+        raise DataError(f"Nothing is given: a {' or a '.join(task.views)} is needed.")
+    options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
+    encoding = study.dataset.encoding
+    if has(study, "pictures"):
+        encoding = encoding | {"background": _background(study)}
+    accepted = _in_one_line(lambda: task.accept(given, options, encoding))
+    encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, encoding))
+    text = given.get("text")
+    return Example(
+        thumbnail=_png(encoded),
+        text=text if isinstance(text, str) else None,
+        notes=accepted.notes,
+        arrays=dict(encoded.arrays),
+        missing=absent[0] if absent else None,
+    )
+
+
+def _check_size(content: bytes | str) -> None:
+    if isinstance(content, str) and len(content) > LONGEST_TEXT:
         raise DataError(
             f"The text has {len(content):,} characters, more than {LONGEST_TEXT:,}. Shorten it."
         )
-    task = task_of(study)
-    options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
-    encoding = dataset.encoding
-    if has(study, "pictures"):
-        encoding = encoding | {"background": _background(study)}
-    accepted = _in_one_line(lambda: task.accept(content, options, encoding))
-    encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, encoding))
-    return Example(
-        thumbnail=_png(encoded),
-        text=content if isinstance(content, str) else None,
-        notes=accepted.notes,
-        arrays=dict(encoded.arrays),
-    )
+    if isinstance(content, bytes) and content:
+        _in_one_line(lambda: check_budget(content, "example 'yours'"))
 
 
 def _background(study: StudyReader) -> tuple[int, int, int]:

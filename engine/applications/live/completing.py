@@ -1,0 +1,49 @@
+"""Complete an example of which a part is missing: models find that part among the test examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.applications.live.loading import Arrays, Loaded
+from engine.applications.live.queries import FOUND, Completed, Example
+from engine.attribution.ensemble import checkpoint_mean
+from engine.store.errors import DataloupeError
+from engine.study.examples import read_stacked_arrays
+
+
+def complete(loaded: Loaded, example: Example, by: int | None) -> tuple[Arrays, Completed | None]:
+    """The arrays of a whole example, and where its missing part came from.
+
+    Args:
+        by: Test row that the missing part is taken from; None: the one that fits best.
+
+    Raises:
+        DataloupeError: Models do not look for that row.
+    """
+    if example.missing is None:
+        return example.arrays, None
+    retrieval = loaded.task.retrieval
+    assert retrieval is not None, "the reader refuses examples that cannot be completed"
+    tests = read_stacked_arrays(loaded.study, "test")
+
+    def with_part_of(row: int) -> Arrays:
+        whole = {name: np.array(array[row : row + 1]) for name, array in tests.items()}
+        return {**whole, **example.arrays}
+
+    fits = retrieval.fits(mean_record(loaded.evaluate(with_part_of(0))), example.missing)
+    best = np.argsort(-fits, kind="stable")[:FOUND]
+    chosen = int(best[0]) if by is None else by
+    if not 0 <= chosen < len(fits):
+        raise DataloupeError(
+            f"Models look among the first {len(fits):,} test examples, which have no row {chosen}."
+        )
+    found = Completed(example.missing, chosen, best, fits[best], len(fits))
+    return with_part_of(chosen), found
+
+
+def mean_record(found: Sequence[Arrays]) -> Arrays:
+    """The mean of the checkpoints' records, without what outputs are trained by."""
+    names = [name for name in found[0] if name not in ("embeddings", "output", "out_to_loss")]
+    return {name: checkpoint_mean(one[name] for one in found) for name in names}
