@@ -5,7 +5,7 @@
 The study is the example that ships, 3,177 + 601 emoji with their names, with a run bank of 80
 masks. Each part can be run alone, in any order; results of the others are kept in `.bench/clip` and
 reported, too, each with its device. `DATALOUPE_CLIP_SIZE` is `whole`, `short` (removals of 50 pairs
-for 20 test pairs only) or `tiny` (whether every part runs).
+for 20 test pairs, pairs planted for 30 of each kind) or `tiny` (whether every part runs).
 
 Minutes of one core, estimated from the tiny size (a training of all pairs takes 18 s): building the
 study 25, recall and featurise 1 each, lds 5, traker 60, planted 5, replay 30, removals 480 (`short`
@@ -16,7 +16,10 @@ study 25, recall and featurise 1 each, lds 5, traker 60, planted 5, replay 30, r
 - `lds.METHOD.CHECKPOINTS`: of the alignment, on the test masks. *picture embedding* and *caption
   embedding* are cosines of one tower, *embedding* their mean. `ratio_vs_traker.CHECKPOINTS` is
   against traker's CLIP output with uniform negatives.
-- `planted_precision_at_5`, `swapped_precision_at_5`: see `benchmarks.clip_lds.planted`.
+- `planted_precision_at_5`, `designer_precision_at_5`, `swapped_precision_at_5`,
+  `mislabelled_precision_at_5`, `right_sign`: see `benchmarks.clip_planted`. The kinds of another
+  designer need `DATALOUPE_CLIP_DESIGNER`, the file of `npm pack emoji-datasource-twitter@15.1.2`
+  (Twemoji, CC BY 4.0).
 - `fall.METHOD.K`: how far the cosine of a test pair falls when the K training pairs that a method
   ranks first for it are removed, against models with all data and the same seeds; with 95 %
   intervals over the pairs. Finished models are kept, so it can be interrupted.
@@ -31,7 +34,8 @@ from typing import Any
 from benchmarks._parts import run_parts
 from benchmarks._report import report
 from benchmarks._speed import features_vs_bound
-from benchmarks.clip_lds import lds_of, lds_of_traker, planted
+from benchmarks.clip_lds import lds_of, lds_of_traker
+from benchmarks.clip_planted import planted
 from benchmarks.clip_removals import falls_of, replay
 from benchmarks.clip_study import SIZE, clip_study, folder
 from engine import Study

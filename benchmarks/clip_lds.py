@@ -1,4 +1,4 @@
-"""LDS of every method on the alignment of pairs, on the test masks, and what was planted."""
+"""LDS of every method on the alignment of pairs, on the test masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks._report import log
-from benchmarks.clip_study import SIZE, TWINS, planted_rows, planted_study
+from benchmarks.clip_study import SIZE
 from benchmarks.rivals import traker_scores
 from benchmarks.text_lds import gradient_cosine, rounded, scored
 from engine import Study, store
@@ -49,15 +49,15 @@ def _both(embeddings: np.ndarray) -> np.ndarray:
     return embeddings
 
 
-def _picture(embeddings: np.ndarray) -> np.ndarray:
+def of_picture(embeddings: np.ndarray) -> np.ndarray:
     return np.split(embeddings, 2, axis=1)[0]
 
 
-def _caption(embeddings: np.ndarray) -> np.ndarray:
+def of_caption(embeddings: np.ndarray) -> np.ndarray:
     return np.split(embeddings, 2, axis=1)[1]
 
 
-TOWERS = {"embedding": _both, "picture_embedding": _picture, "caption_embedding": _caption}
+TOWERS = {"embedding": _both, "picture_embedding": of_picture, "caption_embedding": of_caption}
 
 
 def embedding_scores(study: Study, part: Callable[[np.ndarray], np.ndarray] = _both) -> np.ndarray:
@@ -146,8 +146,8 @@ def traker(study: Study, checkpoint: int, output: type[Any]) -> np.ndarray:
     """Scores `[n_test, n_train]` of one checkpoint, before multiplication by Q."""
     from trak.modelout_functions import CLIPModelOutput
 
-    model = _Named(load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu")).eval()
-    train, test = (_whole_batches(study, split) for split in SPLITS)
+    model = Named(load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu")).eval()
+    train, test = (whole_batches(study, split) for split in SPLITS)
     negatives = min(300, study.dataset.n_train)
     task = output(simulated_batch_size=negatives)
     with torch.no_grad():
@@ -162,7 +162,7 @@ def traker(study: Study, checkpoint: int, output: type[Any]) -> np.ndarray:
     return found
 
 
-class _Named(torch.nn.Module):
+class Named(torch.nn.Module):
     """A model of pairs that takes and gives what traker's output wants: open_clip's names, token
     ids and their mask in one tensor, and embeddings of length 1 with their scale."""
 
@@ -179,7 +179,7 @@ class _Named(torch.nn.Module):
         return found.pictures, found.captions, found.scale
 
 
-def _whole_batches(study: Study, split: Any, size: int = 64) -> list[list[torch.Tensor]]:
+def whole_batches(study: Study, split: Any, size: int = 64) -> list[list[torch.Tensor]]:
     """[pictures, token ids and their mask] of all pairs."""
     return [
         [
@@ -188,52 +188,6 @@ def _whole_batches(study: Study, split: Any, size: int = 64) -> list[list[torch.
         ]
         for batch in batches_of(study, split, "cpu", size)()
     ]
-
-
-# --- planted --------------------------------------------------------------------------------------
-
-
-def planted() -> dict[str, Any]:
-    """Share of planted pairs among the first `TWINS` that a method finds for each test pair.
-
-    `planted_precision_at_5`: near duplicates among the supporters. `swapped_precision_at_5`: near
-    duplicates with other captions among the opposers, where an embedding is asked for the nearest
-    pictures, because their captions have nothing to do with the pair's.
-    """
-    study = planted_study()
-    algorithm = next(iter(study.algorithms))
-    every = np.arange(study.dataset.n_test)
-    ours = study.scores(every, algorithm, TRAK)
-    random = np.random.default_rng(0).normal(size=ours.shape)
-    return {
-        "planted_precision_at_5": {
-            name: _precision(study, "twin", scores)
-            for name, scores in (
-                ("ours", ours),
-                ("embedding", embedding_scores(study)),
-                ("random", random),
-            )
-        },
-        "swapped_precision_at_5": {
-            name: _precision(study, "swapped", scores)
-            for name, scores in (
-                ("ours", -ours),
-                ("picture_embedding", embedding_scores(study, _picture)),
-                ("random", random),
-            )
-        },
-        "planted": {"test_pairs": SIZE.planted, "planted_for_each": TWINS},
-    }
-
-
-def _precision(study: Study, kind: str, scores: np.ndarray) -> dict[str, float]:
-    found = np.array(
-        [
-            np.isin(np.argsort(-scores[test], kind="stable")[:TWINS], rows).mean()
-            for test, rows in planted_rows(study, kind)
-        ]
-    )
-    return mean_with_interval(found)
 
 
 def mean_with_interval(values: np.ndarray) -> dict[str, float]:

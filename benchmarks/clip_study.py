@@ -6,24 +6,14 @@ one core) or `tiny` (whether every part runs; the numbers mean nothing).
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow.parquet as pq
-from PIL import Image
 
 from benchmarks._server import ROOT
 from benchmarks._study import built
 from engine import Study
 from engine.data.templates import spec_from_template
-from engine.store.layout import SPLITS
-from engine.store.rows import evenly_spread
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Size:
         removed: How many are removed.
         pairs: Test pairs that lose their strongest supporters.
         seeds: Models without each removal set.
-        planted: Test pairs with planted twins, and as many with swapped ones.
+        planted: Test pairs with planted ones, of each kind.
         random_removals: That replay is measured on.
         timed: Pairs in a round of timing.
     """
@@ -63,7 +53,9 @@ class Size:
 WHOLE = Size()
 SIZES = {
     "whole": WHOLE,
-    "short": replace(WHOLE, methods=("ours", "embedding"), removed=(50,), pairs=20, seeds=2),
+    "short": replace(
+        WHOLE, methods=("ours", "embedding"), removed=(50,), pairs=20, seeds=2, planted=30
+    ),
     "tiny": Size(
         folder="clip-tiny",
         train=300,
@@ -80,9 +72,6 @@ SIZES = {
     ),
 }
 SIZE = SIZES[os.environ.get("DATALOUPE_CLIP_SIZE", "whole")]
-TWINS = 5
-"""Planted pairs for each test pair, as many as precision is measured at."""
-
 _SMOOTH = """\
 architecture_options = { activation = "gelu", pooling = "average" }
 """
@@ -95,25 +84,16 @@ def folder() -> Path:
 
 def clip_study() -> Study:
     """The example with more checkpoints and a larger run bank."""
-    return built(f"{SIZE.folder}/study", _spec(SIZE.checkpoints[-1], SIZE.masks))
+    return built(f"{SIZE.folder}/study", spec_of(SIZE.checkpoints[-1], SIZE.masks))
 
 
 def smooth_study() -> Study:
     """The example with smooth towers and a lower rate, one checkpoint, and no bank."""
-    spec = _spec(1, 0).replace('"two-towers"\n', f'"two-towers"\n{_SMOOTH}')
+    spec = spec_of(1, 0).replace('"two-towers"\n', f'"two-towers"\n{_SMOOTH}')
     return built(f"{SIZE.folder}/smooth", spec.replace("= 3e-3", "= 1e-3"))
 
 
-def planted_study() -> Study:
-    """The example with the pairs of `plant` in training, the checkpoints that count, no bank."""
-    source = folder() / "planted-pairs"
-    if not source.exists():
-        plant(source)
-    spec = _spec(SIZE.checkpoints[1], 0).replace('"emoji"', f'"{source}"')
-    return built(f"{SIZE.folder}/planted", _without_limits(spec))
-
-
-def _spec(checkpoints: int, masks: int) -> str:
+def spec_of(checkpoints: int, masks: int) -> str:
     limits = [
         f"{split}_limit = {count}\n"
         for split, count in (("train", SIZE.train), ("test", SIZE.test))
@@ -130,96 +110,3 @@ def _spec(checkpoints: int, masks: int) -> str:
             raise ValueError(f"the template 'captions' no longer has {old!r}")
         found = found.replace(old, new)
     return found
-
-
-def _without_limits(spec: str) -> str:
-    return "".join(line for line in spec.splitlines(True) if "_limit = " not in line)
-
-
-# --- planted pairs --------------------------------------------------------------------------------
-
-
-def plant(target: Path) -> None:
-    """Write the example with planted pairs as a folder of rows and pictures.
-
-    Half of the chosen test pairs get `TWINS` near duplicates in training: their picture turned,
-    shrunk and recolored, with their caption in another order (`twin`, the test row). The other half
-    get as many with the captions of random training pairs (`swapped`).
-    """
-    generator = np.random.default_rng(0)
-    pairs = {
-        split: _example(split, count)
-        for split, count in zip(SPLITS, (SIZE.train, SIZE.test), strict=True)
-    }
-    (target / "pictures").mkdir(parents=True)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for split, some in pairs.items():
-        rows[split] = [
-            _row(target, f"{split}-{number}", picture, caption)
-            for number, (picture, caption) in enumerate(some)
-        ]
-    chosen = evenly_spread(len(pairs["test"]), 2 * SIZE.planted)
-    captions = [caption for _, caption in pairs["train"]]
-    for place, test in enumerate(chosen.tolist()):
-        picture, caption = pairs["test"][test]
-        kind = "swapped" if place % 2 else "twin"
-        for twin in range(TWINS):
-            words = captions[generator.integers(len(captions))] if place % 2 else _turned(caption)
-            file, changed = f"{kind}-{test}-{twin}", near_duplicate(picture, generator)
-            rows["train"].append({**_row(target, file, changed, words), kind: test})
-    for name, some_rows in rows.items():
-        _write(target / f"{name}.csv", some_rows)
-
-
-def near_duplicate(picture: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """The picture turned a little, shrunk, and with its colors scaled."""
-    side = picture.width
-    small = max(8, round(side * generator.uniform(0.75, 0.95)))
-    turned = picture.rotate(
-        generator.uniform(-12, 12), Image.Resampling.BILINEAR, fillcolor="white"
-    )
-    x, y = (int(value) for value in generator.integers(0, side - small + 1, 2))
-    canvas = Image.new("RGB", picture.size, "white")
-    canvas.paste(turned.resize((small, small)), (x, y))
-    scaled = np.asarray(canvas) * generator.uniform(0.8, 1.0, 3)
-    return Image.fromarray(scaled.round().astype(np.uint8))
-
-
-def _example(split: str, count: int | None) -> list[tuple[Image.Image, str]]:
-    table = pq.read_table(ROOT / "assets" / "emoji" / f"{split}.parquet")
-    rows = range(table.num_rows) if count is None else evenly_spread(table.num_rows, count).tolist()
-    found = []
-    for row in rows:
-        picture = Image.open(io.BytesIO(table["image"][row].as_py()["bytes"]))
-        found.append((_on_white(picture), table["caption"][row].as_py()))
-    return found
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    whole = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(whole, picture.convert("RGBA")).convert("RGB")
-
-
-def _turned(caption: str) -> str:
-    """The names and keywords of a caption, the last first."""
-    return ", ".join(reversed(caption.split(", ")))
-
-
-def _row(target: Path, name: str, picture: Image.Image, caption: str) -> dict[str, Any]:
-    file = f"pictures/{name}.png"
-    picture.save(target / file)
-    return {"file_name": file, "caption": caption, "twin": -1, "swapped": -1}
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def planted_rows(study: Study, kind: str) -> Iterable[tuple[int, np.ndarray]]:
-    """(test row, rows of the training pairs that were planted for it)."""
-    of = study.table("train")[kind].to_numpy().astype(np.int64)
-    for test in np.unique(of[of >= 0]).tolist():
-        yield test, np.flatnonzero(of == test)

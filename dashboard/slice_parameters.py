@@ -12,14 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from engine.store.quantities import MEASURES, SIMILARITY
 from engine.store.records import Dataset
 
+RANKS = ("caption_rank", "picture_rank")
+"""Measures of a prediction whose highest values are the worst."""
 RESULTS = {"correct": True, "wrong": False}
 SORTS = {
     "output": "Lowest {}",
     "-output": "Highest {}",
     "error": "Largest error",
     "confidence": "Least confident",
+    **{f"-{name}": f"Highest {MEASURES[name].name}" for name in RANKS},
+    "similarity": f"Lowest {SIMILARITY.name}",
     "support": "Strongest supporter",
     "oppose": "Strongest opposer",
 }
@@ -43,6 +48,8 @@ MOST_WORDS = 10**6
 
 Length = tuple[int | None, int | None]
 """Fewest and most words."""
+Range = tuple[float, float]
+"""Smallest and largest number, both included."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +63,20 @@ class Slice:
         id: Text that an id contains, ignoring case.
         text: Words that a text contains; see `engine.data.word_search`.
         length: Fewest and most words of a text, both included; None for no limit.
+        measures: Name of a further number of the prediction (`MEASURES`) and its range, each.
         only: Rows picked individually, ascending.
         sort: One of SORTS or TRAINING_SORTS; None is the order of the data.
     """
 
-    label: str | tuple[float, float] | None = None
+    label: str | Range | None = None
     predicted: str | None = None
     result: str | None = None
-    output: tuple[float, float] | None = None
+    output: Range | None = None
     group: tuple[str, str] | None = None
     id: str | None = None
     text: str | None = None
     length: Length | None = None
+    measures: tuple[tuple[str, Range], ...] = ()
     only: tuple[int, ...] | None = None
     sort: str | None = None
 
@@ -82,6 +91,7 @@ class Slice:
             "id": self.id,
             "text": self.text,
             "length": self.length,
+            **dict(self.measures),
             "only": self.only,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -97,6 +107,7 @@ class Slice:
             "id": self.id,
             "text": self.text,
             "length": None if self.length is None else length_text(self.length),
+            **{name: range_text(ends) for name, ends in self.measures},
             "only": None if self.only is None else rows_text(self.only),
             "sort": self.sort,
         }
@@ -127,13 +138,16 @@ class Slice:
             parts["text"] = f"text has “{self.text}”"
         if self.length is not None:
             parts["length"] = length_words(self.length)
+        for name, ends in self.measures:
+            parts[name] = f"{MEASURES[name].name} {_ends(ends)}"
         if self.only is not None:
             parts["only"] = f"{len(self.only):,} picked"
         return parts
 
 
 PARAMETERS = (
-    *("label", "predicted", "result", "range", "group", "id", "text", "length", "only", "sort"),
+    *("label", "predicted", "result", "range", "group", "id", "text", "length", *MEASURES),
+    *("only", "sort"),
 )
 """The URL parameters of a slice; `range` is that of the model output."""
 FORMER = "margin"
@@ -190,6 +204,9 @@ def read_slice(
         id=query.get("id", "").strip()[:LONGEST_SEARCH] or None,
         text=query.get("text", "").strip()[:LONGEST_SEARCH] or None,
         length=length,
+        measures=tuple(
+            (name, ends) for name in MEASURES if (ends := _range(name, query, problems)) is not None
+        ),
         only=read_rows("only", query, dataset.n_test, problems),
         sort=sort,
     )
@@ -203,7 +220,8 @@ def as_far_as_known(slice: Slice, columns: Collection[str], scored: bool) -> Sli
         scored: Whether there are scores.
     """
     unknown = [name for name, column in _NEEDED.items() if column not in columns]
-    slice = replace(slice, **dict.fromkeys(unknown))
+    known = tuple((name, ends) for name, ends in slice.measures if name in columns)
+    slice = replace(slice, **dict.fromkeys(unknown), measures=known)
     return (
         slice
         if slice.sort is None or can_sort(slice.sort, columns, scored)
@@ -267,12 +285,12 @@ def position_in_slice(rows: np.ndarray, row: int) -> tuple[int | None, int | Non
     return None, _or_none(smaller.max, smaller), _or_none(larger.min, larger)
 
 
-def range_text(ends: tuple[float, float]) -> str:
+def range_text(ends: Range) -> str:
     """A range of numbers as a URL parameter: `-2..3`."""
     return f"{ends[0]:g}..{ends[1]:g}"
 
 
-def _range(name: str, query: Mapping[str, str], problems: list[str]) -> tuple[float, float] | None:
+def _range(name: str, query: Mapping[str, str], problems: list[str]) -> Range | None:
     if name not in query:
         return None
     try:
@@ -300,7 +318,7 @@ def _group(
     return None
 
 
-def _ends(ends: tuple[float, float]) -> str:
+def _ends(ends: Range) -> str:
     least, largest = (f"{end:g}".replace("-", "−") for end in ends)
     return f"{least} to {largest}"
 

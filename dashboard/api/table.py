@@ -36,6 +36,7 @@ from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import STATUSES
 from engine.store.layout import MAP_KINDS
+from engine.store.quantities import MEASURES
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ SLICE = (
     Parameter("id", "Only ids or files that contain this text."),
     Parameter("text", "Only texts with these words."),
     Parameter("length", "Only texts of so many words, as in 5..40 or 5.."),
+    *(
+        Parameter(name, f"Only this {measure.name}, as in 0..5; of pairs only.")
+        for name, measure in MEASURES.items()
+    ),
     Parameter("only", "Only these rows, as in 0-4,17."),
     SORT,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from engine.store.quantities import MEASURES
 from engine.store.records import Dataset, LabelKind
 
 
@@ -45,12 +46,14 @@ def output_noun(dataset: Dataset) -> str:
 
 
 def numbers_of(table: pd.DataFrame, labels: LabelKind) -> dict[str, np.ndarray]:
-    """Columns of numbers: `label` where labels are numbers, `error` and `output`."""
+    """Columns of numbers: `label` where labels are numbers, `error`, `output` and `MEASURES`."""
     found = {}
     if labels == "number":
         found["label"] = pd.to_numeric(table["label"]).to_numpy(np.float64)
     return found | {
-        name: table[name].to_numpy(np.float64) for name in ("error", "output") if name in table
+        name: table[name].to_numpy(np.float64)
+        for name in ("error", "output", *MEASURES)
+        if name in table
     }
 
 

@@ -21,7 +21,7 @@ from dashboard.parts.charts.number_errors import (
     output_histogram,
 )
 from dashboard.parts.charts.recall import recall_figures
-from dashboard.parts.gallery.cards import weight_cards
+from dashboard.parts.gallery.cards import test_cards, weight_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.build_progress import building
@@ -42,6 +42,7 @@ from engine.study.retrieval import has_ranks
 
 SIDE = 112
 MOST_INFLUENTIAL = 22
+WORST = 6
 BINS = 32
 
 study = open_study()
@@ -141,8 +142,7 @@ def mistakes() -> None:
             ),
         )
     else:
-        heading("Mistakes")
-        aside(missing(study, "classes"))
+        worst_mistakes()
     with st.container(horizontal=True):
         if st.button(f"All {(~right).sum():,} mistakes", icon=":material/grid_view:"):
             st.switch_page(EXPLORE, query_params=location.parameters(result="wrong"))
@@ -151,6 +151,27 @@ def mistakes() -> None:
             worst = str(tests.ids[mistakes_first(tests)[0]])
             query = location.parameters(test=worst, result="wrong")
             st.switch_page(EXPLAIN, query_params=query)
+
+
+def worst_mistakes() -> None:
+    """The mistakes to look at first, where there is no confusion matrix."""
+    group = Group(
+        "Worst mistakes",
+        test_cards(tests, mistakes_first(tests)[:WORST], location),
+        title="Worst mistakes",
+        words=f"Wrong predictions with the lowest {tests.output}s.",
+        empty="None: every prediction is right.",
+    )
+    gallery(
+        study,
+        "test",
+        [group],
+        SIDE,
+        "worst",
+        lambda row: st.switch_page(
+            EXPLAIN, query_params=location.parameters(test=str(tests.ids[row]), result="wrong")
+        ),
+    )
 
 
 def errors() -> None:

@@ -13,9 +13,16 @@ import pytest
 from dashboard.location import STATE
 from dashboard.workspaces import PAGES
 from engine.api import Study
+from engine.store.quantities import MEASURES
 from tests.builders.synthetic_study import CLASSES
 
-WITHOUT = {"margin": "range", "text": "texts", "length": "texts", "group": "groups"}
+WITHOUT = {
+    "margin": "range",
+    "text": "texts",
+    "length": "texts",
+    "group": "groups",
+    **dict.fromkeys(MEASURES, "retrieval"),
+}
 """Parameters that a study of pictures without columns has not, or that another one replaces."""
 
 

@@ -58,6 +58,9 @@ def test_overview_shows_recall_of_both_directions(shapes: Study, visit: Any) -> 
     for k in (1, 5, 10):
         assert f"R@{k}" in text
         assert all(ACCURACY.text(of[k]) in text for of in recall.values())
+    wrong = shapes.predictions("test")[lambda table: ~table["correct"]]
+    worst = wrong["output"].sort_values(kind="stable").index[:6]
+    assert [card["row"] for card in cards(visit(shapes, "overview"))] == worst.tolist()
 
 
 def test_brittle_pairs_are_listed(shapes: Study, visit: Any, tmp_path: Path) -> None:
@@ -96,3 +99,51 @@ def test_explain_shows_the_pair_and_what_it_finds_instead(shapes: Study, visit: 
     assert f"test pair {instead[0]}" in table["predicted"][wrong]
     right = int(np.flatnonzero(table["correct"])[0])
     assert "found instead" not in everything(visit(shapes, "explain", test=f"test-{right}"))
+
+
+def test_pairs_are_filtered_by_what_is_retrieved_and_by_their_words(
+    shapes: Study, visit: Any
+) -> None:
+    found, data = shapes.predictions("test"), shapes.table("test")
+    ranks, alike = found["caption_rank"].to_numpy(), found["similarity"].to_numpy()
+    half = float(np.round(np.median(alike), 2))
+    cases: dict[str, tuple[dict[str, str], np.ndarray]] = {
+        "rank": ({"caption_rank": "2..24"}, ranks >= 2),
+        "other rank": ({"picture_rank": "1..1"}, found["picture_rank"].to_numpy() == 1),
+        "similarity": ({"similarity": f"-1..{half}"}, alike <= half),
+        "both": (
+            {"similarity": f"-1..{half}", "caption_rank": "2..24"},
+            (ranks > 1) & (alike <= half),
+        ),
+        "result": ({"result": "wrong"}, ~found["correct"].to_numpy()),
+        "words": ({"text": "red"}, data["text"].str.contains("red").to_numpy()),
+        "column": ({"group": "shape=circle"}, (data["shape"] == "circle").to_numpy()),
+    }
+    for name, (parameters, wanted) in cases.items():
+        assert 0 < wanted.sum() < len(wanted), name
+        app = visit(shapes, **parameters)
+        assert [card["row"] for card in cards(app)] == np.flatnonzero(wanted).tolist(), name
+    app = visit(shapes, caption_rank="2..24")
+    assert "rank of the caption 2 to 24" in {button.label for button in app.button}
+    assert app.slider(key="caption_rank_range").value == (2.0, ranks.max())
+    least = app.slider(key="similarity_range").min
+    app.slider(key="similarity_range").set_value((least, 0.5)).run()
+    assert app.query_params["similarity"] == f"{least:g}..0.5"
+    assert app.query_params["caption_rank"] == "2..24"
+
+
+def test_pairs_are_sorted_by_rank_and_similarity(shapes: Study, visit: Any) -> None:
+    found = shapes.predictions("test")
+    for sort, values in (
+        ("-caption_rank", -found["caption_rank"]),
+        ("similarity", found["similarity"]),
+    ):
+        order = np.argsort(values.to_numpy(), kind="stable")
+        assert [card["row"] for card in cards(visit(shapes, sort=sort))] == order.tolist()
+
+
+def test_other_studies_have_no_such_filters(complete_study: Study, visit: Any) -> None:
+    app = visit(complete_study, caption_rank="2..24")
+    assert len(cards(app)) == 40
+    assert "caption_rank_range" not in {slider.key for slider in app.slider}
+    assert "caption_rank must be two numbers" in everything(visit(complete_study, caption_rank="x"))

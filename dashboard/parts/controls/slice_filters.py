@@ -13,6 +13,7 @@ from dashboard.parts.controls.segmented_choice import choice
 from dashboard.parts.text.text_filters import length_filter, words_filter
 from dashboard.read.studies import Examples, counts, matching, mix_ups
 from dashboard.slice_parameters import FORMER, LONGEST_SEARCH, SORTS, can_sort, range_text
+from engine.store.quantities import MEASURES
 from engine.study.groups import group_columns, group_members
 from engine.study.reader import StudyReader
 
@@ -63,6 +64,10 @@ def _all_filters(study: StudyReader, location: Location, examples: Examples) -> 
                 _result_filter(location, examples)
             title = examples.output.capitalize()
             _range_filter(title, "output", chosen.output, location, examples)
+            for name, measure in MEASURES.items():
+                if name in examples.numbers:
+                    ends = dict(chosen.measures).get(name)
+                    _range_filter(measure.name.capitalize(), name, ends, location, examples)
         if columns := group_columns(study):
             _group_filter(study, columns, location, examples)
         if examples.has_texts:

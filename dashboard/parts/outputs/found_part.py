@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.location import EXPLAIN, Location
-from dashboard.names import plain
+from dashboard.names import short
 from dashboard.parts.gallery.cards import test_cards
 from dashboard.parts.gallery.example_header import picture_html
 from dashboard.parts.gallery.gallery import Group, gallery
@@ -40,7 +40,7 @@ def choose_found(study: StudyReader, completed: Completed) -> None:
     st.selectbox(
         f"Explained with the {name}",
         rows,
-        format_func=lambda row: f"{plain(texts[row])} · {SIMILARITY.text(fits[row])}",
+        format_func=lambda row: f"{short(texts[row])} · {SIMILARITY.text(fits[row])}",
         key="live_completed_by",
         help=f"The test pairs whose {name} fits best, by the mean cosine of the checkpoints, among "
         f"{completed.candidates:,}.",
