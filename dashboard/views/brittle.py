@@ -14,6 +14,7 @@ from dashboard.location import EXPLAIN, WHAT_IF, Location, go, keep, read_locati
 from dashboard.names import short
 from dashboard.parts.controls.copy_link_button import copy_link
 from dashboard.parts.controls.downloads import export_slice
+from dashboard.parts.controls.file_buttons import file_buttons
 from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.controls.selection_bar import bar_of_chosen
 from dashboard.parts.controls.tags_and_notes import tags_panel
@@ -53,11 +54,6 @@ from engine.study.models import has_predictions
 from engine.study.reader import StudyReader
 from engine.study.run_banks import wants_bank
 
-FILES: tuple[tuple[str, Format, str], ...] = (
-    ("CSV", "csv", "text/csv"),
-    ("JSON", "json", "application/json"),
-    ("Parquet", "parquet", "application/vnd.apache.parquet"),
-)
 PER_PAGE = 60
 SIDE = 84
 BADGES = {"verified": "✓ verified", "refuted": "✕ refuted", "predicted": "predicted"}
@@ -154,25 +150,14 @@ def filters() -> None:
 
 def export(number_listed: int) -> None:
     """A button with download options for the filtered list."""
-    with (
-        st.popover(f"Export {number_listed:,}", icon=":material/download:", width="content"),
-        st.container(horizontal=True),
-    ):
-        for name, format_, mime in FILES:
-            st.download_button(
-                name,
-                partial(_file, format_),
-                file_name=f"brittle.{format_}",
-                mime=mime,
-                on_click="ignore",
-                key=format_,
-            )
+    with st.popover(f"Export {number_listed:,}", icon=":material/download:", width="content"):
+        file_buttons("brittle", _file)
 
 
-def _file(format_: Format) -> bytes:
+def _file(format: Format) -> bytes:
     """The filtered list, read at download time: tags may be newer than the page."""
     arrow, current = brittle(study, found)
-    return as_bytes(arrow.take(matching(current, query)), format_)
+    return as_bytes(arrow.take(matching(current, query)), format)
 
 
 def open_example(row: int) -> None:

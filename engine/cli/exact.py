@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from engine.api import Study
+from engine.applications.replay.answer import agreeing
 from engine.applications.replay.removals import ExactChange
 from engine.applications.replay.smoothness import measured_smoothness, smoothness_words
 from engine.attribution.evaluation.counterfactual import Counterfactual
@@ -146,11 +147,7 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
     }
     training, tests = study.table("train"), study.table("test").iloc[rows]
     ids, labels = (tests[name].astype(str).tolist() for name in ("id", "label"))
-    agreeing = {  # models in which an example has the sign of its mean
-        int(one): int((np.sign(scores[:, one]) == np.sign(mean[one])).sum())
-        for side in sides.values()
-        for one in side
-    }
+    agree = agreeing(scores)
     if options.json:
         asked: dict[str, Any] = {"rows": rows.tolist(), "ids": ids}
         if one_prediction:
@@ -171,7 +168,7 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
                     "label": str(training["label"].iloc[one]),
                     "score": float(mean[one]),
                     "of_models": [float(score) for score in scores[:, one]],
-                    "agreeing": agreeing[int(one)],
+                    "agreeing": int(agree[one]),
                 }
                 for one in side
             ]
@@ -202,7 +199,7 @@ def explain_exactly(study: Study, options: argparse.Namespace) -> int:
         listed = table("", "id", "label", "score", "models")
         for rank, one in enumerate(sides[name], 1):
             example = training.iloc[one]
-            models = f"{verb} in {agreeing[int(one)]} of {counted(len(seeds), 'model')}"
+            models = f"{verb} in {agree[one]} of {counted(len(seeds), 'model')}"
             listed.add_row(
                 str(rank),
                 str(example["id"]),

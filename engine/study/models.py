@@ -18,6 +18,7 @@ from engine.store.layout import SPLITS, Split
 from engine.store.spec import AlgorithmSpec
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
+from engine.tasks.outcomes import CLASSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,9 +145,7 @@ def read_logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
     float64 `[n_test]`. It is 0 where the predicted class changes."""
     logits = read_mean_logits(study, "test", algorithm)
     labels = read_class_numbers(study, "test")
-    right = np.arange(logits.shape[1]) == labels[:, None]
-    gaps: np.ndarray = logits[right] - np.where(right, -np.inf, logits).max(axis=1)
-    return gaps
+    return CLASSES.gaps(logits, labels, CLASSES.rivals(logits, labels))
 
 
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:

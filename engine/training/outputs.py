@@ -50,8 +50,7 @@ def batches(
 
     The last batch may be smaller. Memory-mapped arrays are read one batch at a time.
     """
-    n = min(len(array) for array in arrays.values())
-    stop = n if stop is None else min(stop, n)
+    stop = _end(arrays, stop)
     for first in range(start, stop, batch_size):
         rows = slice(first, min(first + batch_size, stop))
         yield read_batch(task, arrays, rows, encoding, device)
@@ -74,8 +73,7 @@ def batches_by_length(
     are computed with it. The first rows are batches of their own, in order, because plans are made
     with them. Batches of other tasks come in order.
     """
-    n = min(len(array) for array in arrays.values())
-    stop = n if stop is None else min(stop, n)
+    stop = _end(arrays, stop)
     low = start
     if task.lengths is not None and stop - start > batch_size:
         while low < stop:
@@ -91,6 +89,12 @@ def batches_by_length(
                 yield {**batch, ROWS: torch.from_numpy(low - start + rows)}
             low = high
     yield from batches(task, arrays, encoding, batch_size, device, low, stop)
+
+
+def _end(arrays: Mapping[str, np.ndarray], stop: int | None) -> int:
+    """Where rows end: at `stop`, but not past the arrays, all of which have a first dimension n."""
+    n = min(len(array) for array in arrays.values())
+    return n if stop is None else min(stop, n)
 
 
 class _OneForward(nn.Module):

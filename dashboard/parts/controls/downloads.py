@@ -14,9 +14,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.location import Location
+from dashboard.parts.controls.file_buttons import file_buttons
 from dashboard.permissions import session
 from dashboard.read.output_scores import explanation_of_output
 from dashboard.read.studies import Examples
+from engine.applications.brittle.table import Format
 from engine.store.records import Explanation
 from engine.store.text import harmless
 from engine.study.reader import StudyReader
@@ -38,27 +40,12 @@ def export(
     """
     who = session()
 
-    def explanation() -> Explanation:
-        return explanation_of_output(study, row, k, algorithm, method, output, who)
+    def content(format: Format) -> str:
+        found = explanation_of_output(study, row, k, algorithm, method, output, who)
+        return as_csv(found) if format == "csv" else as_json(found, study.dataset.fingerprint)
 
     with st.popover("Export", icon=":material/download:", width="content"):
-        with st.container(horizontal=True):
-            st.download_button(
-                "JSON",
-                lambda: as_json(explanation(), study.dataset.fingerprint),
-                file_name=f"explain-{row}.json",
-                mime="application/json",
-                on_click="ignore",
-                key="json",
-            )
-            st.download_button(
-                "CSV",
-                lambda: as_csv(explanation()),
-                file_name=f"explain-{row}.csv",
-                mime="text/csv",
-                on_click="ignore",
-                key="csv",
-            )
+        file_buttons(f"explain-{row}", content, ("json", "csv"))
         st.code(snippet(study, id_, k, algorithm, method, output), language=None, wrap_lines=True)
 
 
@@ -66,26 +53,14 @@ def export_slice(
     study: StudyReader, examples: Examples, rows: np.ndarray, what: str, location: Location
 ) -> None:
     """Show a button that opens the downloads of these examples, with all their columns."""
-    with (
-        st.popover(f"Export {what}", icon=":material/download:", width="content"),
-        st.container(horizontal=True),
-    ):
-        st.download_button(
-            "JSON",
-            lambda: rows_as_json(examples, rows, location, study.dataset.fingerprint),
-            file_name="slice.json",
-            mime="application/json",
-            on_click="ignore",
-            key="slice_json",
-        )
-        st.download_button(
-            "CSV",
-            lambda: rows_as_csv(examples, rows),
-            file_name="slice.csv",
-            mime="text/csv",
-            on_click="ignore",
-            key="slice_csv",
-        )
+
+    def content(format: Format) -> str:
+        if format == "csv":
+            return rows_as_csv(examples, rows)
+        return rows_as_json(examples, rows, location, study.dataset.fingerprint)
+
+    with st.popover(f"Export {what}", icon=":material/download:", width="content"):
+        file_buttons("slice", content, ("json", "csv"), "slice_")
 
 
 def rows_as_json(examples: Examples, rows: np.ndarray, location: Location, fingerprint: str) -> str:

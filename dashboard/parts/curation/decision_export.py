@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.location import Location
+from dashboard.parts.controls.file_buttons import file_buttons
 from dashboard.parts.curation.decision_words import tally
 from dashboard.parts.removal.removal_buttons import removal_buttons
 from dashboard.read.curation import Curation, curation, decisions
@@ -18,30 +19,13 @@ from engine.applications.curation.table import curation_table
 from engine.study.decisions import Decision, rows_of
 from engine.study.reader import StudyReader
 
-MIME: dict[Format, str] = {
-    "csv": "text/csv",
-    "json": "application/json",
-    "parquet": "application/vnd.apache.parquet",
-}
-FORMATS_OF_DECISIONS: tuple[Format, ...] = ("csv", "json")
-
 
 def export_training(study: StudyReader, location: Location, rows: np.ndarray, which: str) -> None:
     """Show a button that opens the downloads of training examples, with all their columns."""
     found = curation(study, location.algorithm, location.method)
-    with (
-        st.popover(f"Export {which}", icon=":material/download:", width="content", key="export"),
-        st.container(horizontal=True),
-    ):
-        for format in MIME:
-            st.download_button(
-                format.upper(),
-                partial(table_file, study, location, found, rows, format),
-                file_name=f"training-set.{format}",
-                mime=MIME[format],
-                on_click="ignore",
-                key=f"rows_{format}",
-            )
+    with st.popover(f"Export {which}", icon=":material/download:", width="content", key="export"):
+        content = partial(table_file, study, location, found, rows)
+        file_buttons("training-set", content, key="rows_")
 
 
 def export_decisions(
@@ -56,17 +40,13 @@ def export_decisions(
         key="export_decisions",
     ):
         st.html(f'<div class="dl-where">{tally(made.values())}</div>')
-        with st.container(horizontal=True):
-            for format in FORMATS_OF_DECISIONS:
-                st.download_button(
-                    format.upper(),
-                    partial(decisions_file, study, location, found, format),
-                    file_name=f"decisions.{format}",
-                    mime=MIME[format],
-                    on_click="ignore",
-                    key=f"decisions_{format}",
-                    help="Ids, file names, labels and decisions",
-                )
+        file_buttons(
+            "decisions",
+            partial(decisions_file, study, location, found),
+            ("csv", "json"),
+            "decisions_",
+            "Ids, file names, labels and decisions",
+        )
         removed = rows_of(dict(made), "remove")
         if len(removed):
             removal_buttons(

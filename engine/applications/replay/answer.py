@@ -68,9 +68,7 @@ class Answer:
 
     def agreeing(self, rows: np.ndarray) -> np.ndarray:
         """In how many models each of these examples has the sign of its mean."""
-        some = self.scores[:, rows]
-        count: np.ndarray = (np.sign(some) == np.sign(some.mean(axis=0))).sum(axis=0)
-        return count
+        return agreeing(self.scores[:, rows])
 
     def changes(self, rows: np.ndarray) -> np.ndarray:
         """Predicted change of each model's output without these examples, `[seeds]`."""
@@ -82,6 +80,13 @@ class Answer:
         most of the models."""
         changes = self.changes(rows)
         return Measured(float(changes.mean()), float(changes.min()), float(changes.max()))
+
+
+def agreeing(values: np.ndarray) -> np.ndarray:
+    """In how many models a value `[models, ...]` has the sign of its mean over them: `[...]`."""
+    mean = values.mean(axis=0, dtype=np.float64)
+    count: np.ndarray = (np.sign(values) == np.sign(mean)).sum(axis=0)
+    return count
 
 
 def read_answer(study: StudyReader, row: int, algorithm: str) -> Answer | None:

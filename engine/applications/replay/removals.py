@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.applications.replay.answer import kept_answers
+from engine.applications.replay.answer import agreeing, kept_answers
 from engine.attribution.evaluation.quality import Measured
 from engine.study.reader import StudyReader
 
@@ -41,6 +41,5 @@ def exact_changes(study: StudyReader, algorithm: str, removed: np.ndarray) -> li
     for test, answer in kept_answers(study, algorithm):
         each = answer.changes(removed)
         change = answer.without(removed)
-        agreeing = int((np.sign(each) == np.sign(change.mean)).sum())
-        found.append(ExactChange(test, change, len(each), agreeing))
+        found.append(ExactChange(test, change, len(each), int(agreeing(each))))
     return sorted(found, key=lambda one: -abs(one.change.mean))
