@@ -94,7 +94,6 @@ WORKSPACES = (
                 "Map",
                 "map",
                 "Training and test examples in 2-D, by their influence on predictions.",
-                badge=True,
             ),
         ),
     ),

@@ -18,7 +18,7 @@ from dashboard.parts.compare.distinguishing_directions import choose_direction, 
 from dashboard.parts.compare.hypothesis_test import hypothesis
 from dashboard.parts.compare.letters import letter
 from dashboard.parts.compare.quick_report import quick_report
-from dashboard.parts.compare.side_by_side import side_by_side
+from dashboard.parts.compare.side_by_side import choose_example, side_by_side
 from dashboard.parts.compare.upload_form import upload_form
 from dashboard.parts.compare.upload_list import checkpoints_words, upload_list
 from dashboard.parts.controls.copy_link_button import copy_link
@@ -229,6 +229,8 @@ def panes(study: StudyReader, here: Location) -> None:
         choice("Show", PANES, now.pane, "pane", FOUND, label_visibility="collapsed")
         if now.pane == FOUND:
             choose_direction(study, about, now)
+        elif now.pane == EXAMPLE:
+            choose_example(study, about, here)
         st.space("stretch")
         comparison_export(study, about)
     if about["indicative"]:

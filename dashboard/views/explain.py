@@ -348,10 +348,6 @@ if other is not None and method is not None and stored:
 
     def two(study: StudyReader, here: Location) -> None:
         """Both explanations, redrawn when k changes."""
-        with st.container(horizontal=True, vertical_alignment="center"):
-            quality_badge(badge(study, algorithm, scores_by))
-            st.space("stretch")
-            sides(here.k, largest_k_of(study))
         training = examples(study, "train")
         bar_of_chosen(study, here, "train", training, partial(export_training, study, here))
         side_by_side(study, scores_by, pair, here, kind)

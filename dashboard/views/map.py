@@ -47,11 +47,9 @@ from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.layout.page_fragment import part
 from dashboard.parts.layout.page_title import title
-from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.parts.removal.removal_set_form import requested_set
 from dashboard.read.maps import EMBEDDING, Kind, kinds_of, lasso_rows, lasso_text, positions
 from dashboard.read.studies import (
-    badge,
     examples,
     matching,
     open_study,
@@ -76,8 +74,8 @@ KIND_NAMES: dict[Kind, str] = {
     EMBEDDING: "Embedding (PCA)",
 }
 CLOSE = (
-    "{}s with similar influence on predictions lie close together",
-    "{}s with similar embeddings lie close together",
+    "with similar influence on predictions lie close together",
+    "with similar embeddings lie close together",
 )
 LASSO = "lasso"
 """The parameter of a lasso around more examples than can be named one by one."""
@@ -277,6 +275,7 @@ def galleries(here: Location, chosen: Selection) -> None:
         if not len(rows[split]):
             continue
         number = len(rows[split])
+        named = kind if number == 1 else f"{kind}s"
         more = f", {SHOWN} shown" if number > SHOWN else ""
         gallery(
             study,
@@ -285,8 +284,7 @@ def galleries(here: Location, chosen: Selection) -> None:
                 Group(
                     f"Selected {NAMES[split]} {kind}s",
                     [replace(card, score=None, bar=None) for card in cards],
-                    title=f"Selected {NAMES[split]} {kind}s",
-                    words=f"{number:,}{more}.",
+                    title=f"{number:,} selected {NAMES[split]} {named}{more}",
                 )
             ],
             SIDE,
@@ -356,7 +354,8 @@ def chart(study: StudyReader, here: Location) -> None:
         warning([message])
     dense = sum(sizes.values()) >= DENSE
     caption = (
-        f"Circles: {count['train']:,} training {kind}s. Diamonds: {count['test']:,} test {kind}s. "
+        f"{kind.capitalize()}s {CLOSE[drawn == EMBEDDING]}. Circles: {count['train']:,} training "
+        f"{kind}s. Diamonds: {count['test']:,} test {kind}s. "
         "Click a point, or select several with the lasso or box"
         + (": all within it are selected. Gray: where many are." if dense else ".")
     )
@@ -383,9 +382,8 @@ def chart(study: StudyReader, here: Location) -> None:
 
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(title("Map", CLOSE[drawn == EMBEDDING].format(kind)))
-    st.space("stretch")
-    quality_badge(badge(study, algorithm, method))
+    st.html(title("Map", ""), width="content")
+    controls()
     copy_link("copy")
 selected()  # finds problems of the link
 if problems:
@@ -396,5 +394,4 @@ if looked_at() is None and (location.train or location.test):
         or requested_row(study, "test", location.test)[1]
     )
     warning([f"There is no such {kind} here: “{short(location.train or location.test)}”.{hint}"])
-controls()
 part(location, chart)

@@ -15,7 +15,7 @@ from dashboard.parts.controls.slice_filters import filters, order, order_titles
 from dashboard.parts.controls.thumbnail_size import PER_PAGE, SIDE, size_control
 from dashboard.parts.curation.decision_export import export_decisions, export_training
 from dashboard.parts.curation.examples_table import examples_table
-from dashboard.parts.curation.review import read_queue, review
+from dashboard.parts.curation.review import read_queue, review, review_progress
 from dashboard.parts.curation.training_cards import training_set_cards
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.build_progress import building
@@ -75,7 +75,8 @@ view = chosen_of("view", views, GRID)
 
 # --- title, count, filters ---------------------------------------------------------------------
 
-with st.container(horizontal=True, vertical_alignment="center", key="slice"):
+head = st.container(horizontal=True, vertical_alignment="center", key="slice")
+with head:
     heading = f'<div class="dl-title"><h1>Training {kind}</h1>'
     st.html(
         f"{heading}<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>", width="content"
@@ -168,12 +169,13 @@ def set_of_examples(study: StudyReader, here: Location) -> None:
 
 if view == REVIEW and columns.suspicion is not None:
     suspicion = columns.suspicion
-    st.html(f'<p class="dl-aside">{suspicion.words} {suspicion.evidence.words}</p>')
     row, _ = requested_row(study, "train", location.train)
     queue = read_queue(study, suspicion, rows, row)
     if queue is None:
         notice("Nothing to review", "No training example is in this slice.")
     else:
         review(study, location, found, columns, queue, kind)
+        with head:  # last, so that the count goes up when the next decision can be made
+            review_progress(study, location, columns, queue)
 else:
     part(address, set_of_examples)

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine import store
 from engine.attribution.ensemble import checkpoint_mean
+from engine.attribution.logit_gap import best_wrong_classes, gaps_to
 from engine.attribution.softmax import softmax
 from engine.models.hf_folder import INDEX, find_folder, has_weights, name_of, weight_files
 from engine.store import layout
@@ -18,7 +19,6 @@ from engine.store.layout import SPLITS, Split
 from engine.store.spec import AlgorithmSpec
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
-from engine.tasks.outcomes import CLASSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,7 @@ def read_logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
     float64 `[n_test]`. It is 0 where the predicted class changes."""
     logits = read_mean_logits(study, "test", algorithm)
     labels = read_class_numbers(study, "test")
-    return CLASSES.gaps(logits, labels, CLASSES.rivals(logits, labels))
+    return gaps_to(logits, labels, best_wrong_classes(logits, labels))
 
 
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.attribution.logit_gap import best_wrong_classes, gaps_to
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -47,27 +49,16 @@ def _answers(logits: np.ndarray) -> np.ndarray:
     return found
 
 
-def _rivals(logits: np.ndarray, own: np.ndarray) -> np.ndarray:
-    right = np.arange(logits.shape[-1]) == own[:, None]
-    return _answers(np.where(right, -np.inf, logits))
-
-
 def _class_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
     return [classes[int(answer)] for answer in answers]
-
-
-def _logit_gaps(logits: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray:
-    rows, exact = np.arange(len(own)), np.asarray(logits, np.float64)
-    gaps: np.ndarray = exact[rows, own] - exact[rows, rivals]
-    return gaps
 
 
 CLASSES = Outcomes(
     "logits",
     _answers,
-    _rivals,
+    best_wrong_classes,
     _class_names,
-    _logit_gaps,
+    gaps_to,
     labeled=True,
     like_output=True,
     gap="logit gap",

@@ -84,7 +84,7 @@ def test_lasso_then_gallery_then_what_if(desktop: BrowserContext, study: Study, 
     page.mouse.up()
     status = page.get_by_role("status").filter(has_text="training and")
     expect(status).to_contain_text("300 training and 150 test")
-    expect(page.get_by_role("heading", name=re.compile("Selected training"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("selected training"))).to_be_visible()
     settled(page)
     expect(status).to_contain_text(
         "300 training and 150 test"

@@ -225,7 +225,7 @@ def test_two_examples_side_by_side(visit: Any, complete_study: Study) -> None:
     rows = [cards(app, side, gallery=place) for place in (0, 1) for side in (0, 1)]
     shown = [{card["row"] for card in rows[place] + rows[place + 1]} for place in (0, 2)]
     shared = shown[0] & shown[1]
-    assert f"{len(shared):,} of the" in words(app)
+    assert f"<b>{len(shared):,}</b> of the" in words(app)
     tagged = {card["row"] for group in rows for card in group if card.get("tag") == "on both"}
     assert tagged == shared != set()
     bars = [card["bar"] for group in rows for card in group]

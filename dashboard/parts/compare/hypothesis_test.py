@@ -68,7 +68,8 @@ def hypothesis(study: StudyReader, about: dict[str, Any], direction: dict[str, A
         aside(f"The effect of a transformation is measured on a class. {reason}")
         return
     texts = are_texts(study)
-    left, right = st.columns([0.36, 0.64], gap="large")
+    with st.container(key="hypothesis"):
+        left, right = st.columns([0.36, 0.64], gap="large")
     with left:
         name = st.selectbox(
             "Transformation",

@@ -15,11 +15,11 @@ from dashboard.names import short
 from dashboard.parts.compare.letters import lettered
 from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.gallery.cards import influence_cards
-from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.example_header import only_example, only_facts
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.read.studies import Examples, badge, examples, requested_row, typed_id
+from dashboard.read.studies import badge, examples, requested_row, typed_id
 from engine.store.quantities import numbers_mean
 from engine.study.counterfactuals import read_units
 from engine.study.methods import method_title
@@ -30,24 +30,20 @@ SIDE = 84
 
 
 def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) -> None:
-    """Show the test example in the URL, or the one with the largest projection."""
-    tests = {key: examples(study, "test", about[key]["algorithm"]) for key in ("a", "b")}
-    row, hint = requested_row(study, "test", location.test)
-    if location.test is not None and row is None:
+    """Show the chosen test example once, and what both algorithms make of it."""
+    row, hint = _row(study, about, location)
+    if hint is not None:
         aside(f"There is no test example “{short(location.test)}” here.{hint}")
-    if row is None:
-        first = next(iter(about["directions"]["a"] or about["directions"]["b"]), None)
-        row = first["tests"][0] if first else 0
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        _choice(study, tests["a"], row)
-        sides(location.k, largest_k_of(study))
-    columns = st.columns(2, gap="large")
+    tests = {key: examples(study, "test", about[key]["algorithm"]) for key in ("a", "b")}
+    shown, *columns = st.columns([0.24, 0.38, 0.38], gap="large")
+    with shown:
+        only_example(study, "test", row, tests["a"].table.iloc[row].to_dict())
     for column, key in zip(columns, ("a", "b"), strict=True):
         algorithm = about[key]["algorithm"]
         with column:
             st.html(f'<h2 class="dl-heading">{lettered(key, about[key]["name"])}</h2>')
             quality_badge(badge(study, algorithm, about[key]["method"]))
-            subject(study, algorithm, "test", row, tests[key].table.iloc[row].to_dict())
+            only_facts(study, algorithm, "test", row, tests[key].table.iloc[row].to_dict())
     found = {
         key: find_influences(study, row, location.k, about[key]["algorithm"], about[key]["method"])
         for key in ("a", "b")
@@ -114,20 +110,38 @@ def _both(
     )
 
 
-def _choice(study: StudyReader, tests: Examples, row: int) -> None:
-    """Choose the test example, or go to the previous or next one."""
-    st.session_state["compared_test"] = str(tests.ids[row])
+def choose_example(study: StudyReader, about: dict[str, Any], location: Location) -> None:
+    """Controls for the test example: its id, the previous and next one, and how many of each
+    side."""
+    ids = study.table("test")["id"].astype(str)
+    row, _ = _row(study, about, location)
+    st.session_state["compared_test"] = ids.iloc[row]
     st.text_input(
         "Test example: an id, or a row such as #17",
         key="compared_test",
         on_change=lambda: go(test=typed_id(study, "test", st.session_state["compared_test"])),
-        width=260,
+        label_visibility="collapsed",
+        width=180,
     )
     for name, other in (("Previous", row - 1), ("Next", row + 1)):
         st.button(
             name,
             key=f"{name.lower()}_compared",
-            disabled=not 0 <= other < len(tests.ids),
+            disabled=not 0 <= other < len(ids),
             on_click=go,
-            kwargs={"test": str(tests.ids[other]) if 0 <= other < len(tests.ids) else None},
+            kwargs={"test": ids.iloc[other] if 0 <= other < len(ids) else None},
         )
+    sides(location.k, largest_k_of(study))
+
+
+def _row(study: StudyReader, about: dict[str, Any], location: Location) -> tuple[int, str | None]:
+    """The test example in the URL, or the one with the largest projection.
+
+    Returns:
+        Its row; and a hint if the URL names one that does not exist.
+    """
+    row, hint = requested_row(study, "test", location.test)
+    if row is not None:
+        return row, None
+    first = next(iter(about["directions"]["a"] or about["directions"]["b"]), None)
+    return (first["tests"][0] if first else 0), None if location.test is None else hint

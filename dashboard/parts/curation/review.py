@@ -18,6 +18,7 @@ from dashboard.parts.gallery.cards import similar_cards
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.gallery.similar_examples import with_conflicts
+from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import warning
 from dashboard.permissions import gate, person
 from dashboard.read.curation import Curation, decisions, queue_rows
@@ -124,7 +125,6 @@ def review(
 
     if message := st.session_state.pop(_MESSAGE, None):
         warning([message])
-    _progress(study, here, found, queue)
     side, main = st.columns([0.28, 0.72], gap="large")
     with side, st.container(key="suspect"):
         subject(study, suspicion.algorithm, "train", row, example)
@@ -132,6 +132,7 @@ def review(
         st.html(_question(queue, example, other))
         _buttons(training, queue, label, other, show, study)
         st.html(_evidence(row, suspicion, found))
+        aside(f"{suspicion.words} {suspicion.evidence.words}")
         _similar(study, here, training, row, label, kind, suspicion.algorithm)
     ahead = queue.rows[max(0, queue.place - 4) : queue.place + UPCOMING]
     cards = training_set_cards(training, ahead, here, found, queue.made, "suspicion")
@@ -143,18 +144,19 @@ def review(
     )
 
 
-def _progress(study: StudyReader, here: Location, found: Curation, queue: Queue) -> None:
+def review_progress(study: StudyReader, here: Location, found: Curation, queue: Queue) -> None:
+    """Show how far the review is, and what takes its decisions away; in the row of the title."""
     done = queue.reviewed
     share = len(done) / len(queue.rows)
-    with st.container(horizontal=True, vertical_alignment="center", key="review_progress"):
-        words = tally(done)
-        st.html(
-            f'<div class="dl-progress" role="status"><b>{len(done):,} of {len(queue.rows):,} '
-            f"reviewed</b>{' · ' if words else ''}{words}"
-            f'<div class="dl-track"><i style="width:{100 * share:.1f}%"></i></div></div>'
-        )
-        st.space("stretch")
-        export_decisions(study, here, found, queue.made)
+    words = tally(done)
+    st.space("stretch")
+    st.html(
+        f'<div class="dl-progress" role="status"><b>{len(done):,} of {len(queue.rows):,} '
+        f"reviewed</b>{' · ' if words else ''}{words}"
+        f'<div class="dl-track"><i style="width:{100 * share:.1f}%"></i></div></div>',
+        width="content",
+    )
+    export_decisions(study, here, found, queue.made)
 
 
 def _question(queue: Queue, example: Mapping[Hashable, object], other: str) -> str:

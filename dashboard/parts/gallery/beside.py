@@ -8,14 +8,15 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from dashboard.location import EXPLAIN, TRAINING, Location, go
+from dashboard.location import EXPLAIN, TRAINING, Location, go, largest_k_of
+from dashboard.parts.controls.examples_per_side import sides
 from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.explanation import SIDE, influence_groups, is_mistake, opposers_first
 from dashboard.parts.gallery.gallery import Group, gallery
-from dashboard.parts.layout.blocks import aside
+from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.influences import stored_influences
-from dashboard.read.studies import Examples, examples, typed_id
+from dashboard.read.studies import Examples, badge, examples, typed_id
 from dashboard.slice_parameters import MOST_PICKED
 from engine.study.reader import StudyReader
 
@@ -60,12 +61,15 @@ def side_by_side(
     parts = [stored_influences(study, row, here.k, here.algorithm, method) for row in rows]
     each = [{*map(int, part.support), *map(int, part.oppose)} for part in parts]
     shared = each[0] & each[1]
-    with st.container(horizontal=True, vertical_alignment="center"):
-        aside(
-            f"{len(shared):,} of the {len(each[0]):,} and {len(each[1]):,} training {kind}s shown "
-            "act on both. They are marked."
+    with st.container(horizontal=True, vertical_alignment="center", key="beside_bar"):
+        quality_badge(badge(study, here.algorithm, method))
+        st.html(
+            f'<div class="dl-where" role="status"><b>{len(shared):,}</b> of the {len(each[0]):,} '
+            f"and {len(each[1]):,} training {kind}s shown act on both. They are marked.</div>",
+            width="content",
         )
         st.space("stretch")
+        sides(here.k, largest_k_of(study))
         st.button(
             "Close side by side",
             icon=":material/close:",

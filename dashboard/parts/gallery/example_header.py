@@ -50,16 +50,46 @@ def subject(
     Args:
         marks: Parts of its text to mark.
     """
+    shown = _example(study, split, row, example, marks)
+    known = _known(study, algorithm, split, row, example)
+    st.html(f'<div class="dl-subject">{shown}{known}</div>')
+
+
+def only_example(study: StudyReader, split: Split, row: int, example: dict[Hashable, Any]) -> None:
+    """Show one example without what is known of it."""
+    st.html(f'<div class="dl-subject">{_example(study, split, row, example)}</div>')
+
+
+def only_facts(
+    study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
+) -> None:
+    """Show what is known of an example, without the example."""
+    st.html(f'<div class="dl-subject">{_known(study, algorithm, split, row, example)}</div>')
+
+
+def _example(
+    study: StudyReader,
+    split: Split,
+    row: int,
+    example: dict[Hashable, Any],
+    marks: Sequence[Span] = (),
+) -> str:
     shown = ""
     if has(study, "pictures"):
         shown += picture_html(study, split, row, example)
     if has(study, "texts"):
         shown += text_html(str(example.get("text", "")), marks)
-    shown += _facts(study, split, row, example)
+    return shown
+
+
+def _known(
+    study: StudyReader, algorithm: str, split: Split, row: int, example: dict[Hashable, Any]
+) -> str:
+    shown = _facts(study, split, row, example)
     if "predicted" in example and has(study, "classes"):
         found = read_probabilities(study, split, row, algorithm)
         shown += probabilities(study.dataset.classes, found, str(example["label"]))
-    st.html(f'<div class="dl-subject">{shown}</div>')
+    return shown
 
 
 def probabilities(classes: list[str], found: np.ndarray, label: str) -> str:
