@@ -206,6 +206,7 @@ REASONS = {
     "engine/attribution/datamodels/hybrid": "the image of a linear map",
     "engine/attribution/evaluation/verdict": "a local name",
     "engine/attribution/search": "the image of a linear map; the words of BM25",
+    "engine/attribution/logit_gap": "logits of classes, for what needs classes",
     "engine/attribution/softmax": "probabilities of classes, for what needs classes",
     "engine/attribution/trak/removal_direction": "serves unlearning",
     "engine/build/encoding": "shards hold thumbnails, if any",

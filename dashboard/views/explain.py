@@ -168,7 +168,8 @@ rows = slice_rows(study, found, location)
 place, before, after = position_in_slice(rows, row)
 
 where = f"<b>{place:,}</b> of" if place is not None else "<b>not among</b>"
-slice_text = location.slice.words(found.output) or f"all test {kind}s"
+which = location.slice.words(found.output)
+of_slice = f"{len(rows):,} · {escape(which)}" if which else f"{len(rows):,}"
 
 with st.container(horizontal=True, vertical_alignment="center"):
     st.html(question_title(output, example, known))
@@ -179,10 +180,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         width="content",
         key="explain_bar",
     ):
-        st.html(
-            f'<div class="dl-where">{where} {len(rows):,} · {escape(slice_text)}</div>',
-            width="content",
-        )
+        st.html(f'<div class="dl-where">{where} {of_slice}</div>', width="content")
         if method is not None:
             choose_output(study, output, known, default_output(study), lacking)
         if method is not None and stored:

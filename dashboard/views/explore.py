@@ -43,7 +43,8 @@ def open_example(here: Location, test: str) -> None:
 
 # --- title, count, filters ---------------------------------------------------------------------
 
-with st.container(horizontal=True, vertical_alignment="center", key="slice"):
+head = st.container(horizontal=True, vertical_alignment="center", key="slice")
+with head:
     heading = f'<div class="dl-title"><h1>Test {kind}</h1>'
     st.html(
         f"{heading}<span><b>{len(rows):,}</b> / {len(found.table):,}</span></div>", width="content"
@@ -53,11 +54,13 @@ with st.container(horizontal=True, vertical_alignment="center", key="slice"):
 if not found.has_predictions and location.method is not None:
     unpredicted(study)
 elif not found.has_predictions:
-    building(
-        "Predictions appear as soon as they are computed",
-        lambda study: has_predictions(study, algorithm),
-        algorithm,
-    )
+    with st.container() if algorithm in study.uploads else head:
+        building(
+            "Predictions appear as soon as they are computed",
+            lambda study: has_predictions(study, algorithm),
+            algorithm,
+            in_line=True,
+        )
 
 
 # --- the gallery and its selection -------------------------------------------------------------

@@ -155,6 +155,7 @@ if study.dataset.classes and (reason := missing(study, "classes")):
 classes = study.dataset.classes
 side, right = st.columns([0.24, 0.76], gap="large")
 with side:
+    answered = st.container()  # what comes of the query stands above the fields, once it is given
     given = read_given(study)
     if not given:
         st.html(
@@ -172,7 +173,7 @@ if not given:
 if kind == "pair":
     own = "pair" if len(given) > 1 else NAMES[next(iter(given))]
 
-with side:
+with answered:
     try:
         asked = own_output(study, location.output)
         result = explained(given, None if asked is None else asked.name)

@@ -162,8 +162,9 @@ if row is None:
     if location.train is None:
         notice(
             f"Which training {kind}?",
-            f"Click any training {kind} in Explain, choose one of the most influential below, or "
-            "enter an id.",
+            f"Click any training {kind} in Explain"
+            + (", choose one of the most influential below," if method is not None else "")
+            + " or enter an id.",
         )
     else:
         notice(

@@ -72,7 +72,7 @@ def states(study: Study) -> dict[str, State]:
     algorithm = resolve_algorithm(study)
     if study.has_data and has_predictions(study, algorithm) and has_scores(study, algorithm):
         return found | of_scores(study, algorithm)
-    pages = ("explain", "brittle", "map", "live", "what-if", "unlearn", "compare")
+    pages = ("explain", "training", "brittle", "map", "live", "what-if", "unlearn", "compare")
     return found | {name: State(name) for name in pages}
 
 

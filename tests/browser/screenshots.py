@@ -2,6 +2,7 @@
 
 python -m tests.browser.screenshots STUDY [FOLDER [STATE …]]        those that docs/ shows
 python -m tests.browser.screenshots STUDY FOLDER --all [STATE …]    every state, in whole pages
+python -m tests.browser.screenshots STUDY FOLDER --all --building   as while a build runs
 
 With --all, each state is shown at three widths, light and dark, and what is wrong by measure is
 printed: content that starts too low, a page that scrolls sideways, text that is cut.
@@ -11,6 +12,7 @@ Compare is best of a study with a comparison, such as `dataloupe case-study augm
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +20,7 @@ from typing import Literal, NamedTuple
 from playwright.sync_api import Browser, Page, ViewportSize
 
 from engine.api import Study
+from engine.study.lock import locked
 from tests.browser.chromium import DESKTOP, PHONE, chromium, server, settled
 from tests.browser.measures import measured
 from tests.browser.page_states import State, states
@@ -104,10 +107,15 @@ def stand(page: Page) -> None:
         settled(page)
 
 
-def main(root: Path, folder: Path, every: bool, only: list[str]) -> None:
-    """Take the pictures of all states, or of those named."""
+def main(root: Path, folder: Path, every: bool, only: list[str], building: bool = False) -> None:
+    """Take the pictures of all states, or of those named.
+
+    Args:
+        building: Hold the study's lock, as a build does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with server(root) as url, chromium() as browser:
+    build = locked(Study.open(root)) if building else contextlib.nullcontext()
+    with build, server(root) as url, chromium() as browser:
         for name, state in states(Study.open(root)).items():
             if name not in only if only else not (every or state.documented):
                 continue
@@ -117,10 +125,11 @@ def main(root: Path, folder: Path, every: bool, only: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    given = [one for one in sys.argv[1:] if one != "--all"]
+    given = [one for one in sys.argv[1:] if one not in ("--all", "--building")]
     main(
         Path(given[0]),
         Path(given[1] if len(given) > 1 else "docs/screenshots"),
         "--all" in sys.argv,
         given[2:],
+        "--building" in sys.argv,
     )

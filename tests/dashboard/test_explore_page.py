@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 from dashboard.parts.gallery.gallery import thumbnail_side
 from dashboard.slice_parameters import SORTS
 from engine.api import Study
+from engine.study.lock import locked
 from engine.study.rankings import read_top
 from tests.builders.page_contents import cards, component, words
 from tests.builders.synthetic_study import CLASSES, write_study
@@ -200,3 +201,14 @@ def test_thumbnail_sides_are_multiples_of_the_cell(cell: int, wanted: int) -> No
     side = thumbnail_side(cell, wanted)
     assert side % cell == 0
     assert side <= max(cell, wanted)
+
+
+def test_a_build_is_one_line_above_the_examples(visit: Any, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", stage="data")
+    idle = words(visit(study))
+    assert "Predictions appear as soon as they are computed</b> · no build is running" in idle
+    with locked(study):
+        app = visit(study)
+    assert "computed</b> · Train checkpoints: 0 of 5" in words(app)
+    assert "dl-building" not in words(app)
+    assert cards(app)

@@ -22,8 +22,14 @@ from engine.study.stage_titles import TITLES
 SECONDS = 1.5
 
 
-def building(title: str, ready: Callable[[StudyReader], bool], algorithm: str) -> None:
-    """Show the progress of the build; rerun the page when the study is `ready`."""
+def building(
+    title: str, ready: Callable[[StudyReader], bool], algorithm: str, in_line: bool = False
+) -> None:
+    """Show the progress of the build; rerun the page when the study is `ready`.
+
+    Args:
+        in_line: In one line, for pages that already show something.
+    """
     study = open_study()
     if algorithm in study.uploads:
         notice(
@@ -47,7 +53,8 @@ def building(title: str, ready: Callable[[StudyReader], bool], algorithm: str) -
         if ready(study):
             st.rerun()
         steps = [step for step in stage_progress(study) if step.algorithm in (None, algorithm)]
-        st.html(_panel(title, steps, study))
+        draw = _line if in_line else _panel
+        st.html(draw(title, steps, study), width="content" if in_line else "stretch")
 
     watch()
 
@@ -91,6 +98,18 @@ def _panel(title: str, steps: list[Progress], study: StudyReader) -> str:
     return (
         f'<div class="dl-building" role="status"><h2>{escape(title)}</h2><ol>{entries}</ol>'
         f"<p>{_what_to_do(study)}</p></div>"
+    )
+
+
+def _line(title: str, steps: list[Progress], study: StudyReader) -> str:
+    current = next((step for step in steps if not step.complete), None)
+    state, share = "no build is running; start it on Jobs", 0.0
+    if current is not None and is_locked(study):
+        state = f"{TITLES[current.stage]}: {current.done:,} of {current.total:,}"
+        share = 100 * current.done / max(1, current.total)
+    return (
+        f'<div class="dl-progress" role="status"><b>{escape(title)}</b> · {escape(state)}'
+        f'<div class="dl-track"><i style="width:{share:.0f}%"></i></div></div>'
     )
 
 
