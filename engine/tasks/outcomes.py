@@ -6,6 +6,7 @@ such as regression, has model outputs only. Everything here is numpy: pages use 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class Outcomes:
             task's `summarize` has them.
         gaps: (record `[n, ...]`, own `[n]`, wrong answers `[n]`) → how far the right answer leads
             the wrong one, float64 `[n]`: below 0 where the wrong one wins.
+        flips: (one answer, another, both in words) → whether a prediction that changes so flips.
         labeled: Whether the right answer is the number of the example's label.
         gap: What a gap is called.
         like_output: Whether gaps are in the unit of the task's first output, and change with it.
@@ -39,6 +41,7 @@ class Outcomes:
     rivals: Callable[[np.ndarray, np.ndarray], np.ndarray]
     names: Callable[[np.ndarray, Sequence[str]], list[str]]
     gaps: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    flips: Callable[[str, str], bool]
     labeled: bool
     like_output: bool
     gap: str
@@ -59,6 +62,7 @@ CLASSES = Outcomes(
     best_wrong_classes,
     _class_names,
     gaps_to,
+    operator.ne,
     labeled=True,
     like_output=True,
     gap="logit gap",
@@ -67,6 +71,8 @@ CLASSES = Outcomes(
 
 ABSENT = -2.0
 """In place of a cosine: what is not there to be retrieved."""
+OWN_PAIR = "its own pair"
+"""The right answer in words."""
 
 
 def _retrieved(retrieval: np.ndarray) -> np.ndarray:
@@ -89,11 +95,16 @@ def _retrieved_instead(retrieval: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 def _pair_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
     return [
-        "its own pair"
+        OWN_PAIR
         if answer == 0
         else f"the {'caption' if answer > 0 else 'picture'} of test pair {abs(int(answer)) - 1:,}"
         for answer in answers
     ]
+
+
+def _first_rank_flips(before: str, after: str) -> bool:
+    """Whether a pair loses or gains the first rank. Another wrong pair in place of one is none."""
+    return (before == OWN_PAIR) != (after == OWN_PAIR)
 
 
 def _cosine_gaps(retrieval: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray:
@@ -109,6 +120,7 @@ RETRIEVAL = Outcomes(
     _retrieved_instead,
     _pair_names,
     _cosine_gaps,
+    _first_rank_flips,
     labeled=False,
     like_output=False,
     gap="lead over what is retrieved instead",

@@ -7,12 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engine import Study
 from engine.applications.brittle.gaps import change_together, logit_gaps
 from engine.applications.brittle.supports import find, verified, verify_brittle
 from engine.applications.brittle.table import brittle_table
-from engine.tasks.outcomes import RETRIEVAL
+from engine.applications.verification import read_verifications
+from engine.applications.verification.record import share_flipped
+from engine.build.models import initial_model
+from engine.build.tasks import task_of
+from engine.study.examples import read_stacked_arrays
+from engine.study.models import checkpoint_seed
+from engine.tasks.contrastive import pairs
+from engine.tasks.outcomes import OWN_PAIR, RETRIEVAL
+from engine.training.outputs import read_batch
+from engine.training.trainer import train
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
 
@@ -72,3 +82,83 @@ def test_brittle_pairs_are_verified_by_retraining(calibrated: Study, tmp_path: P
     assert row["status"] == ("verified" if outcome.flipped else "refuted")
     assert row["confidence"] is None
     assert (row["other"] == "its own pair") == (not row["correct"])
+
+
+def test_only_the_first_rank_flips() -> None:
+    """A wrong pair that finds another wrong one instead is as wrong as before."""
+    wrong, other = "the caption of test pair 3", "the picture of test pair 4"
+    flips = RETRIEVAL.flips
+    assert [flips(wrong, other), flips(wrong, wrong), flips(OWN_PAIR, OWN_PAIR)] == [False] * 3
+    assert [flips(OWN_PAIR, wrong), flips(other, OWN_PAIR)] == [True] * 2
+    found = share_flipped(wrong, [wrong, other, OWN_PAIR, other], RETRIEVAL)
+    assert found is not None
+    assert found.mean == 0.25
+
+
+def retrieved(study: Study, removed: list[int], seed: int) -> np.ndarray:
+    """Whether each test pair has the first rank both ways, by a model that is trained here."""
+    spec, number = study.spec.algorithms["towers"], checkpoint_seed(study, seed)
+    task, arrays = task_of(study), read_stacked_arrays(study, "train")
+    model = train(
+        task,
+        initial_model(study, spec, number),
+        arrays,
+        study.dataset.encoding,
+        spec,
+        number,
+        "cpu",
+        np.delete(np.arange(study.dataset.n_train), removed),
+    )
+    batch = read_batch(
+        task, read_stacked_arrays(study, "test"), slice(None), study.dataset.encoding, "cpu"
+    )
+    with torch.no_grad():
+        found = pairs(model, batch)
+    cosines = (found.pictures @ found.captions.T).numpy()
+    keys = {n: read_stacked_arrays(study, "test")[n][:] for n in ("picture_key", "caption_key")}
+    right = np.ones(len(cosines), bool)
+    for scores, key in ((cosines, keys["caption_key"]), (cosines.T, keys["picture_key"])):
+        others = np.where(key[:, None] == key, -np.inf, scores).max(axis=1)
+        right &= scores.diagonal() >= others
+    return right
+
+
+def test_a_verification_retrains_without_the_pairs_and_counts_the_first_rank(
+    calibrated: Study, tmp_path: Path
+) -> None:
+    """Models that are trained here, and ranks that are computed here, give the same counts."""
+    study = copy_of(calibrated, tmp_path / "own")
+    removed, tests, seeds = list(range(0, 60)), list(range(24)), 3
+    found = study.verify(removed, tests=tests, seeds=seeds, workers=0)
+    before = study.predictions("test")["correct"].to_numpy(bool)
+    for rows, name in ((removed, "flips"), ([], "flips_with")):
+        after = np.stack([retrieved(study, rows, seed) for seed in range(seeds)])
+        wanted = (after != before).mean(axis=0)
+        counted = [getattr(outcome, name).mean for outcome in found.outcomes]
+        np.testing.assert_allclose(counted, wanted)
+    # Without most of the pairs models are worse, so what is counted is more than chance.
+    without, with_all = (
+        np.mean([getattr(one, name).mean for one in found.outcomes if before[one.test]])
+        for name in ("flips", "flips_with")
+    )
+    assert without > with_all
+    (kept,) = read_verifications(study, "towers")
+    assert kept.outcomes == found.outcomes
+
+
+def test_a_removal_of_nothing_that_matters_flips_as_often_as_chance(
+    calibrated: Study, tmp_path: Path
+) -> None:
+    """Under the null, without two random pairs of 96, flips are those of other seeds."""
+    study = copy_of(calibrated, tmp_path / "own")
+    found = study.verify([17, 60], tests=range(24), seeds=4, workers=0, control=True)
+    shares = [
+        np.mean([getattr(outcome, name).mean for outcome in outcomes])
+        for outcomes, name in (
+            (found.outcomes, "flips"),
+            (found.outcomes, "flips_with"),
+            (found.control, "flips"),
+        )
+    ]
+    assert 0 < shares[1] < 0.5
+    assert max(shares) - min(shares) < 0.15

@@ -37,6 +37,7 @@ from engine.study.measured_quality import require_quality
 from engine.study.models import read_logit_gaps, read_probabilities
 from engine.study.rankings import read_top_of_training
 from engine.study.removal_sets import keep_set, name_set
+from engine.tasks.outcomes import CLASSES
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
 from tests.builders.page_contents import cards, everything
@@ -216,10 +217,10 @@ def test_the_probability_of_a_flip(study: Study, visit: Any, terminal: Any) -> N
 
 
 def test_a_flip_is_a_change_of_the_predicted_class() -> None:
-    flips = share_flipped("Coat", ["Shirt", "Coat", "Bag", "Coat"])
+    flips = share_flipped("Coat", ["Shirt", "Coat", "Bag", "Coat"], CLASSES)
     assert flips is not None
     assert flips.mean == 0.5
-    assert share_flipped("Coat", []) is None
+    assert share_flipped("Coat", [], CLASSES) is None
 
 
 NUMBERS = re.compile(r"\{[^{}]*:(\+|[+z]*\.\d)[fge%]?\}")

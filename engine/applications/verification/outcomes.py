@@ -49,7 +49,8 @@ def outcomes_of(
         outputs = [[float(model.output[test]) for model in group] for group in (with_all, without)]
         answers = [_answers(study, group, test) for group in (with_all, without)]
         before = predicted_text(predictions["predicted"].iloc[test])
-        flips = [share_flipped(before, group) for group in answers]
+        kind = outcomes_named(study.dataset.outcomes)
+        flips = [share_flipped(before, group, kind) for group in answers]
         change, low, high = mean_change(np.array(outputs[1]) - np.array(outputs[0]))
         found.append(
             Outcome(

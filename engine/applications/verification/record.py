@@ -12,6 +12,7 @@ from engine.attribution.evaluation.quality import Measured, share
 from engine.store import layout
 from engine.store.errors import MissingFile
 from engine.study.reader import StudyReader
+from engine.tasks.outcomes import Outcomes, outcomes_named
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Outcome:
     """The effect of a removal on one test example.
 
     A model *flips* the prediction if it predicts another class than the study's checkpoints
-    together. For a task without classes nothing flips, and there are no answers.
+    together; of pairs, if one is right and the other wrong. For a task without right and wrong
+    nothing flips, and there are no answers.
 
     Attributes:
         test, id, label: The test example.
@@ -108,39 +110,41 @@ class Verification:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Verification:
-        """The reverse of `to_dict`."""
+    def from_dict(cls, content: Mapping[str, Any], outcomes: Outcomes | None) -> Verification:
+        """The reverse of `to_dict`, for a study with these outcomes."""
         return cls(
             **{
                 **content,
-                "outcomes": [_outcome(one) for one in content["outcomes"]],
-                "control": [_outcome(one) for one in content["control"]],
+                "outcomes": [_outcome(one, outcomes) for one in content["outcomes"]],
+                "control": [_outcome(one, outcomes) for one in content["control"]],
             }
         )
 
 
-def share_flipped(before: str, answers: Sequence[str]) -> Measured | None:
-    """Share of the models that predict another class than `before`; None without answers."""
-    if not answers:
+def share_flipped(
+    before: str, answers: Sequence[str], outcomes: Outcomes | None
+) -> Measured | None:
+    """Share of the models whose answer is a flip from `before`; None without answers."""
+    if not answers or outcomes is None:
         return None
-    return share(sum(answer != before for answer in answers), len(answers))
+    return share(sum(outcomes.flips(before, answer) for answer in answers), len(answers))
 
 
-def _outcome(content: Mapping[str, Any]) -> Outcome:
+def _outcome(content: Mapping[str, Any], outcomes: Outcomes | None) -> Outcome:
     predicted, before = content["predicted"], content["before"]
     read = {
         "predicted": None if predicted is None else Measured(**predicted),
-        # Not as stored: records of before flips were changes of the class counted other ones.
-        "flips": share_flipped(before, content["answers_without"]),
-        "flips_with": share_flipped(before, content["answers_with"]),
+        # Not as stored: records of before flips were what they are now counted other ones.
+        "flips": share_flipped(before, content["answers_without"], outcomes),
+        "flips_with": share_flipped(before, content["answers_with"], outcomes),
     }
     return Outcome(**{**content, **read})
 
 
 def read_verifications(study: StudyReader, algorithm: str) -> list[Verification]:
     """All verifications in the study, oldest first. Raises StoreError for a broken file."""
-    found = []
+    found, outcomes = [], outcomes_named(study.dataset.outcomes)
     for path in layout.verification_files(study.root, algorithm):
         with contextlib.suppress(MissingFile):  # removed just now
-            found.append(Verification.from_dict(store.read_json(path)))
+            found.append(Verification.from_dict(store.read_json(path), outcomes))
     return sorted(found, key=lambda one: (one.created, one.id))
