@@ -41,8 +41,10 @@ def output_name(dataset: Dataset) -> str:
 
 
 def output_noun(dataset: Dataset) -> str:
-    """What the model output is, after a word such as *lower*: `margin of the true label`."""
-    return dataset.output_title.removeprefix("the ")
+    """What the model output is, after a word such as *lower*: `margin of the true label`; its name
+    where its title is a clause, such as `how well picture and caption fit`."""
+    noun = dataset.output_title.removeprefix("the ")
+    return output_name(dataset) if noun == dataset.output_title else noun
 
 
 def numbers_of(table: pd.DataFrame, labels: LabelKind) -> dict[str, np.ndarray]:

@@ -286,9 +286,10 @@ side, main = st.columns([0.24, 0.76], gap="large")
 with side:
     subject(study, algorithm, "train", row, example)
     if not example.get("correct", True):
+        doubted = "label" if example["label"] else "text"
         st.html(
             '<p class="dl-aside">The checkpoints were trained on it and still disagree with its '
-            "label: check whether the label is correct.</p>"
+            f"{doubted}: check whether the {doubted} is correct.</p>"
         )
     if method is not None:
         influence_rank(row, training, weights(study, algorithm, method), study.dataset.n_test, kind)

@@ -63,6 +63,13 @@ def test_overview_shows_recall_of_both_directions(shapes: Study, visit: Any) -> 
     assert [card["row"] for card in cards(visit(shapes, "overview"))] == worst.tolist()
 
 
+def test_a_training_pair_is_told_in_words_of_pairs(shapes: Study, visit: Any) -> None:
+    wrong = int(np.flatnonzero(~shapes.predictions("train")["correct"])[0])
+    text = everything(visit(shapes, "training", train=f"train-{wrong}"))
+    assert "check whether the text is correct" in text
+    assert "predict a lower alignment" in text
+
+
 def test_brittle_pairs_are_listed(shapes: Study, visit: Any, tmp_path: Path) -> None:
     study = give_units(copy_of(shapes, tmp_path / "calibrated"), "towers")
     text = everything(visit(study, "brittle", likely="50", at_most="100"))

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboard.read.studies import Examples
 from engine.store.layout import SPLITS, Split
-from engine.store.quantities import MEASURES
+from engine.store.quantities import SIMILARITY
 
 MOST_DRAWN = 6_000
 """More points than this are sampled: each is sent to the browser and drawn as SVG, which needs no
@@ -67,7 +67,7 @@ def colours_of(examples: dict[Split, Examples]) -> dict[str, str]:
     found = {CLASS: "Class"} if "label" in test.codes else {}
     found |= {RESULT: "Right or wrong"} if test.has_outcomes else {}
     titles = {LABEL: "Label", ERROR: "Error", OUTPUT: test.output.capitalize()}
-    titles |= {name: measure.name.capitalize() for name, measure in MEASURES.items()}
+    titles["similarity"] = SIMILARITY.name.capitalize()
     return found | {name: title for name, title in titles.items() if name in test.numbers}
 
 
