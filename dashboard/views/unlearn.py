@@ -198,7 +198,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("Unlearn", chosen.words if chosen else "make a model forget training data"))
     st.space("stretch")
     if chosen is not None:
-        with st.popover("Other set", icon=":material/ink_eraser:", width="content", key="other"):
+        with st.popover(
+            "Other set", icon=":material/ink_eraser:", width="content", key=f"other_{chosen.key}"
+        ):
             removal_choice(study, location, training, kind, ASKING)
         st.page_link(
             WHAT_IF,

@@ -83,7 +83,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.html(title("What if", chosen.words if chosen else "some training data were removed"))
     st.space("stretch")
     if chosen is not None:
-        with st.popover("Other set", icon=":material/content_cut:", width="content", key="other"):
+        with st.popover(
+            "Other set", icon=":material/content_cut:", width="content", key=f"other_{chosen.key}"
+        ):
             removal_choice(study, location, training, kind, ASKING)
         st.page_link(
             UNLEARN,

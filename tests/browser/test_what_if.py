@@ -112,6 +112,13 @@ def test_pasted_ids_that_do_not_exist(desktop: BrowserContext, url: str) -> None
     expect(page.get_by_text("No training picture has the id nobody; ignored.")).to_be_visible()
     page.get_by_role("button", name="What if these 1 were removed?").click()
     expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
+    page.get_by_role("button", name="Other set").click()
+    choose_way(page, "A class")
+    page.get_by_label(re.compile("How many of")).fill("5")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="What if these 5 were removed?").click()
+    expect(page.locator(".dl-title")).to_contain_text("5 most influential")
+    expect(page.get_by_test_id("stPopoverBody")).to_have_count(0)  # It would cover the result.
 
 
 @pytest.mark.parametrize("path", ["map", "what-if"])
