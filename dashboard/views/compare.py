@@ -7,6 +7,7 @@ tests a hypothesis about them.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 
 import streamlit as st
@@ -159,12 +160,6 @@ def not_compared(b: str) -> None:
         job_panel(study, job.id)
         if job.active:
             return
-    heading("What they rely on differently")
-    aside(
-        "Training data that one relies on and the other does not: the distinguishing directions of "
-        "their attributions. The attributions of an upload are computed once and kept; that takes "
-        "as long as for the study's own models."
-    )
     if query.method_a != query.method_b:
         aside(
             "Two different methods are chosen: differences may come from the methods and not from "
@@ -180,6 +175,9 @@ def not_compared(b: str) -> None:
         icon=":material/difference:",
         type="primary",
         key="compare",
+        help="What one relies on and the other does not: the distinguishing directions of their "
+        "attributions. Those of an upload are computed once and kept, which takes as long as for "
+        "the study's own models.",
     )
     if message := pop_message(KIND):
         warning([message])
@@ -214,6 +212,7 @@ def quick(a: str, b: str) -> None:
         notice("This upload does not run", str(error), kind="error")
         return
     tests = examples(study, "test", against)
+    found = replace(found, warnings=[one for one in found.warnings if one not in upload.copies])
     letters = "ab" if upload.id == a else "ba"
     quick_report(study, found, upload.name, name_of(study, against), tests, location, letters)
 

@@ -6,12 +6,14 @@ from playwright.sync_api import Page
 
 FIRST = (
     ".gallery .card, .dl-subject, .dl-figures, .dl-stages, .dl-pairs, .dl-intervals, .dl-job, "
-    ".js-plotly-plot, [data-testid=stDataFrame], .st-key-hypothesis"
+    ".js-plotly-plot, [data-testid=stDataFrame], .dl-grade, .st-key-hypothesis"
 )
-"""The content of a page: cards, the example it is about, figures, tables, charts, jobs.
+"""The content of a page: cards, the example it is about, figures, verdicts, tables, charts, jobs.
 
-A hypothesis begins with the choice of a transformation beside what it does to some examples. Its
-results come later: there are none before it is tested."""
+A hypothesis begins with the choice of a transformation beside what it does to some examples: there
+are no results before it is tested. Two pages start lower by design: the report of an upload, below
+the warning that it is a copy and the button that compares it; and a page whose link is not valid,
+which says so first."""
 PHONE_WIDTH = 640
 HIGHEST, HIGHEST_ON_PHONE = 220, 300
 """Where the first content must have started, in pixels."""
