@@ -116,7 +116,11 @@ def worst() -> tuple[np.ndarray, str, str]:
         wrong = mistakes_first(found)[:MISTAKES]
         if "confidence" in found.table:
             return wrong, "Most confident mistakes", "Wrong predictions, most confident first"
-        return wrong, "Worst mistakes", f"Wrong predictions with the lowest {found.output}s"
+        return (
+            wrong,
+            "Worst mistakes",
+            f"Wrong predictions with the lowest {found.output.removesuffix('s')}s",
+        )
     if "error" in found.numbers:
         largest = np.argsort(-np.abs(found.numbers["error"]), kind="stable")[:MISTAKES]
         return largest, "Largest errors", "Predictions farthest from their true labels"

@@ -13,11 +13,15 @@ importing this module does not import torch.
 
 Positions are those of the model's input, special tokens included: position t belongs to
 `input_ids[t]` of the example's encoded arrays. Padding has share 0.
+
+Where a source has a target, the positions of the source come first, padded to the longest of the
+rows, then those of the target. A decoder's position t predicts target token t; a decoder that reads
+both as one text has a position for each token that it reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +41,10 @@ if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
     from engine.attribution.trak.position_shares import PositionShares
     from engine.attribution.trak.score_directions import ScoreDirection
+
+
+SOURCE, MASK, TARGET = "input_ids", "attention_mask", "target_ids"
+"""Inputs of models that have a source and a target."""
 
 
 @dataclass(frozen=True)
@@ -112,26 +120,31 @@ def token_shares_of(
     train = read_batch(
         loaded.task, _rows(study, "train", rows), slice(0, len(rows)), encoding, "cpu"
     )
-    lengths = sequence_length(train), sequence_length(test)
-    if lengths[0] is None or lengths[1] is None:
+    (train, more_train), (test, more_test) = told_apart(train), told_apart(test)
+    places = positions_of(train), positions_of(test)
+    if places[0] is None or places[1] is None:
         raise DataloupeError(
             f"The models of {study.spec.name} take no sequences of tokens, so there is nothing to "
             "split scores over."
         )
     n = len(loaded.checkpoints)
     factor = loaded.out_to_loss[rows] * _kept_by_threshold(loaded, arrays, rows, output) / n
-    train_parts = np.zeros((len(rows), lengths[0] + 1))
-    test_parts = np.zeros((len(rows), lengths[1] + 1))
+    train_parts = np.zeros((len(rows), places[0].length + 1))
+    test_parts = np.zeros((len(rows), places[1].length + 1))
     scores = np.zeros(len(rows))
     for number, kept in enumerate(loaded.checkpoints):
         weights = _weights(study, loaded, algorithm, number)
         asked = kept if output is None else _about(kept, output)
         (of_test,) = _directions(loaded, asked, weights, test)
         scores += of_test.scores[rows]
-        train_parts += _split(kept, of_test, train, lengths[0])
-        for k, of_train in enumerate(_directions(loaded, kept, weights, train)):
-            test_parts[k] += _split(asked, of_train, test, lengths[1])[0]
-    train_parts, test_parts = (parts * factor[:, None] for parts in (train_parts, test_parts))
+        stands = replace(kept, extractor=replace(kept.extractor, output=kept.task.trained_output))
+        train_parts += _split(stands, of_test, train, places[0])
+        for k, of_train in enumerate(_directions(loaded, stands, weights, train)):
+            test_parts[k] += _split(asked, of_train, test, places[1])[0]
+    train_parts, test_parts = (
+        np.delete(parts * factor[:, None], more, axis=1)
+        for parts, more in ((train_parts, more_train), (test_parts, more_test))
+    )
     return TokenShares(
         training_rows=rows,
         scores=scores * factor,
@@ -143,14 +156,46 @@ def token_shares_of(
     )
 
 
-def sequence_length(batch: Batch) -> int | None:
-    """Length of the token sequences that a batch's model takes; None if it takes none."""
+@dataclass(frozen=True)
+class Positions:
+    """The positions of the sequences that a model takes.
+
+    Attributes:
+        length: How many there are.
+        starts: How many positions a layer may have → which is its first.
+    """
+
+    length: int
+    starts: Mapping[int, int]
+
+
+def positions_of(batch: Batch) -> Positions | None:
+    """The positions of the token sequences that a batch's model takes; None if it takes none."""
     from engine.models.calling import inputs_of
 
+    if TARGET in batch:
+        source, target = batch[SOURCE].shape[1], batch[TARGET].shape[1]
+        both = {source + target - 1: 0, target: source, source: 0}
+        return Positions(source + target, both)
     for tensor in inputs_of(batch).values():
         if tensor.ndim == 2 and not tensor.is_floating_point():
-            return tensor.shape[1]
+            return Positions(tensor.shape[1], {tensor.shape[1]: 0})
     return None
+
+
+def told_apart(batch: Batch) -> tuple[Batch, range]:
+    """The batch with sources of another length than its targets, so that layers tell which of them
+    they read, and the positions of the padding that this takes."""
+    import torch
+
+    if TARGET not in batch:
+        return batch, range(0)
+    source = width = batch[SOURCE].shape[1]
+    while width in (1, batch[TARGET].shape[1]):
+        width += 1
+    padding = batch[SOURCE].new_zeros(len(batch[SOURCE]), width - source)
+    longer = {name: torch.cat([batch[name], padding], 1) for name in (SOURCE, MASK)}
+    return {**batch, **longer}, range(source, width)
 
 
 def _rows(study: StudyReader, split: Any, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
@@ -201,7 +246,7 @@ def _directions(
     return dual_directions(kept.inverse, kept.shards, features, kept.plan, weights, damping)
 
 
-def _split(kept: Kept, direction: ScoreDirection, batch: Batch, length: int) -> np.ndarray:
+def _split(kept: Kept, direction: ScoreDirection, batch: Batch, places: Positions) -> np.ndarray:
     """`[b, length + 1]`: the share of each position at one checkpoint, then that of the whole."""
     import torch
 
@@ -220,6 +265,6 @@ def _split(kept: Kept, direction: ScoreDirection, batch: Batch, length: int) -> 
         if names.bias is not None:
             parameters[names.bias] = torch.from_numpy(bias)
     found: PositionShares = position_shares(
-        model, kept.extractor.output, batch, plan, parameters, length
+        model, kept.extractor.output, batch, plan, parameters, places.length, places.starts
     )
     return torch.cat([found.positions, found.whole[:, None]], 1).double().numpy()

@@ -17,6 +17,23 @@ from collections.abc import Iterable
 import numpy as np
 
 
+def combined(records: Iterable[np.ndarray]) -> np.ndarray:
+    """The mean of what the checkpoints give; of whole numbers, which name things, the vote."""
+    every = list(records)
+    if np.issubdtype(every[0].dtype, np.integer):
+        return checkpoint_vote(every)
+    return checkpoint_mean(every)
+
+
+def checkpoint_vote(records: Iterable[np.ndarray]) -> np.ndarray:
+    """For each example the row that most checkpoints give, the first of those: `[n, ...]`."""
+    every = np.stack([np.asarray(each) for each in records])
+    same = every[:, None] == every[None]
+    agreeing = same.reshape(*same.shape[:3], -1).all(axis=-1).sum(axis=1)
+    found: np.ndarray = every[agreeing.argmax(axis=0), np.arange(every.shape[1])]
+    return found
+
+
 def checkpoint_mean(records: Iterable[np.ndarray]) -> np.ndarray:
     """Mean of what the checkpoints give, such as their logits: float64 in the shape of each.
 

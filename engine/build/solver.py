@@ -47,7 +47,7 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
     batch = next(batches_of(study, "train", "cpu", 8)())
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
     task, spec = task_at(study, algorithm, 0), study.spec.trak
-    solver = choose_solver(model, task.model_output, batch, n_train, n_test, spec, memory_bytes)
+    solver = choose_solver(model, task.trained_output, batch, n_train, n_test, spec, memory_bytes)
     if task.outputs[0].curvature != "constant":
         return solver
     # Then every example has the same weight in the Gram matrix, and Q as it is gives the influence

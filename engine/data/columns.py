@@ -34,6 +34,11 @@ _TEXT_NAMES: Final = frozenset(
     {"text", "texts", "sentence", "sentences", "review", "reviews", "content", "document"}
     | {"body", "message", "comment", "tweet", "utterance", "sms", "input"}
 )
+_SOURCE_NAMES: Final = frozenset(
+    {"source", "sources", "src", "prompt", "prompts", "question", "questions", "instruction"}
+    | {"input"}
+)
+"""Usual names of texts that a target belongs to, where examples have no labels."""
 _FILE_NAMES: Final = frozenset(
     {"file", "files", "file_name", "filename", "image", "images", "img", "picture"}
     | {"pictures", "photo", "path", "filepath", "file_path", "image_path", "image_file"}
@@ -125,8 +130,13 @@ def _may_be_numbers(table: datasets.Dataset, column: str) -> bool:
     return is_number_text(first)
 
 
-def input_column(rows: Rows, spec: DataSpec, labeled: Sequence[str]) -> tuple[str, list[str]]:
+def input_column(
+    rows: Rows, spec: DataSpec, labeled: Sequence[str], kind: LabelKind = "class"
+) -> tuple[str, list[str]]:
     """The column of pictures if there is one, else of names of picture files, else of texts.
+
+    Args:
+        kind: Of the labels.
 
     Returns:
         The column, and notes on why it is this one where others might be meant.
@@ -146,12 +156,14 @@ def input_column(rows: Rows, spec: DataSpec, labeled: Sequence[str]) -> tuple[st
     texts = [name for name in others if is_text_column(table.features[name])]
     files = [name for name in texts if not pictures and names_pictures(rows, name)]
     if pictures or files:
-        kind = "pictures" if pictures else "names of picture files"
-        found, notes = _best(pictures or files, _FILE_NAMES, kind, table)
+        what = "pictures" if pictures else "names of picture files"
+        found, notes = _best(pictures or files, _FILE_NAMES, what, table)
         usual = [name for name in texts if name != found and name.lower() in _TEXT_NAMES]
         if usual:
-            notes.append(f"The input is the column {found!r} of {kind}, not {_named(usual)}.")
+            notes.append(f"The input is the column {found!r} of {what}, not {_named(usual)}.")
         return found, notes
+    if kind == "none" and any(name.lower() in _SOURCE_NAMES for name in texts):
+        return _best(texts, _SOURCE_NAMES, "texts", table)
     if not texts and spec.id is not None and _names_files(rows, spec.id):
         return spec.id, []  # names of files that are ids, too
     found, notes = _best(texts, _TEXT_NAMES, "texts", table)

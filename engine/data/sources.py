@@ -110,7 +110,7 @@ def _checked(
         if not len(rows.table):
             raise DataError(f"The split {split!r} of {spec.source} is empty.")
     labeled, label_notes = label_columns(train.table, spec, kind)
-    input_, input_notes = input_column(train, spec, labeled)
+    input_, input_notes = input_column(train, spec, labeled, kind)
     _require(train.table, spec.train, [input_, *labeled])
     _require(test.table, spec.test, [input_, *labeled])
     read = read_labels_of_kind(kind, train.table, test.table, labeled, spec.classes)

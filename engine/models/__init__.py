@@ -3,7 +3,8 @@
 An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Module`. The task plans
 the `encoding` (`shape` = [channels, height, width] for pictures; for text `vocabulary`, whose token
 0 is padding, or `inputs`: see `engine.models.ready.probe`). The module maps a batch of inputs to
-logits `[batch, n_classes]`; for pictures with captions see `engine.models.pairs`.
+logits `[batch, n_classes]`; for pictures with captions see `engine.models.pairs`, for source and
+target texts `engine.models.sequences`.
 
 A new architecture is one file in this folder and one line in `ARCHITECTURES`. The file may also
 have a function `options_of(shapes)`, which guesses the options from the shapes of weights, so that
@@ -36,6 +37,7 @@ ARCHITECTURES = {
     "mlp": "engine.models.mlp:mlp",
     "resnet-small": "engine.models.resnet_small:resnet_small",
     "resnet9": "engine.models.resnet9:resnet9",
+    "t5-small": "engine.models.t5_small:t5_small",
     "two-towers": "engine.models.pairs.two_towers:two_towers",
 }
 """Name in study.toml → "module:function"."""

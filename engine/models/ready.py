@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine.models.answers import described, logits_of
 from engine.models.calling import call
 from engine.models.pairs import ANSWER, PAIRS, check_pairs
+from engine.models.sequences import SEQUENCES, check_sequences
 from engine.store.errors import SpecError
 
 _CONTIGUOUS = "keeps_layout"
@@ -68,6 +69,8 @@ def make_ready(
         model.eval()  # for layers that were created during the first pass
         if encoding.get(ANSWER) == PAIRS:
             check_pairs(architecture, answer)
+        elif encoding.get(ANSWER) == SEQUENCES:
+            check_sequences(architecture, answer, inputs)
         else:
             _check_answer(architecture, answer, n_classes)
         pictures = any(tensor.ndim == 4 for tensor in inputs.values())

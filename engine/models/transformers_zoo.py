@@ -18,6 +18,7 @@ from torch import nn
 from engine.models.classifier import Embeds
 from engine.models.hf_folder import CONFIG, checked_config, find_folder, read_config, reason_of
 from engine.models.pairs import ANSWER, PAIRS
+from engine.models.sequences import SEQUENCES, keep_biases_apart, sequences_class
 from engine.store import layout
 from engine.store.errors import SpecError, StoreError
 from engine.store.files import read_json
@@ -81,7 +82,7 @@ def stored_config(name: str, study: Path | None) -> dict[str, Any]:
 def build_transformer(
     config: Mapping[str, Any], encoding: dict[str, Any], n_classes: int, name: str
 ) -> nn.Module:
-    """A classifier, or a model of pairs, with random weights.
+    """A classifier, or a model of pairs or of sequences, with random weights.
 
     Args:
         config: As in config.json.
@@ -94,6 +95,8 @@ def build_transformer(
     """
     if encoding.get(ANSWER) == PAIRS:
         return build_clip(config, encoding, name)
+    if encoding.get(ANSWER) == SEQUENCES:
+        return build_sequences(config, encoding, name)
     pictures = "shape" in encoding
     made, model_class = _classes(config, pictures, name)
     made.num_labels = n_classes
@@ -210,6 +213,64 @@ class _WithScale:
         )
         scale: torch.Tensor = self.logit_scale  # type: ignore[attr-defined]
         return answer.image_embeds, answer.text_embeds, scale.exp()
+
+
+def build_sequences(config: Mapping[str, Any], encoding: dict[str, Any], name: str) -> nn.Module:
+    """A model of source and target texts (`engine.models.sequences`), with random weights.
+
+    Raises:
+        SpecError: It does not generate text, or does not fit the encoding.
+    """
+    made, model_class, both_sides = _generator(config, name)
+    made.use_cache = False
+    check_vocabulary(config, encoding["token_ids"], name)
+    most, needed = longest_sequences(config, name), encoding["max_target_tokens"]
+    needed = max(needed, encoding["max_tokens"]) if both_sides else needed + encoding["max_tokens"]
+    if needed > most:
+        raise SpecError(
+            f"{name} takes {most:,} tokens, and this study reads {encoding['max_tokens']:,} of "
+            f"each source and {encoding['max_target_tokens']:,} of each target: lower max_tokens "
+            "or max_target_tokens under [task]."
+        )
+    if both_sides and getattr(made, "decoder_start_token_id", None) is None:
+        made.decoder_start_token_id = encoding["padding"]
+    model: nn.Module = sequences_class(model_class, both_sides)(made)
+    keep_biases_apart(model)
+    return model
+
+
+def _generator(config: Mapping[str, Any], name: str) -> tuple[Any, Any, bool]:
+    """A config as an object, the class that generates text, and whether it has an encoder."""
+    library, made = transformers(name), config_object(config, name)
+    auto = library.models.auto.modeling_auto
+    both_sides = reads_apart(config, name)
+    mapping = (
+        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+        if both_sides
+        else auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    )
+    if type(made) not in mapping:
+        raise SpecError(
+            f"{name} is a {config['model_type']}, which does not generate text: a model such as T5 "
+            "or GPT-2 is needed."
+        )
+    found = mapping[type(made)]
+    return made, found[0] if isinstance(found, (tuple, list)) else found, both_sides
+
+
+def reads_apart(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a model has an encoder for the source and a decoder for the target, as T5."""
+    return bool(getattr(config_object(config, name), "is_encoder_decoder", False))
+
+
+def longest_sequences(config: Mapping[str, Any], name: str) -> int:
+    """The most tokens that a model which generates text takes: of source or target where it reads
+    them apart, else of both together."""
+    made = config_object(config, name)
+    if hasattr(made, "relative_attention_num_buckets"):
+        return _NO_LIMIT  # T5's positions are relative
+    stated = getattr(made, "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else _NO_LIMIT
 
 
 def check_vocabulary(config: Mapping[str, Any], token_ids: int, name: str) -> None:

@@ -38,6 +38,7 @@ class OutputChoice:
             classes in `name`.
         becomes: With `of`: the name of the family that it is a member of, with this class; empty:
             it is a model output of its own.
+        takes: What fills a slot: a class; numbers of target tokens, from 1 (`1,3`); a text.
     """
 
     name: str
@@ -49,6 +50,7 @@ class OutputChoice:
     lowers: str = ""
     of: Literal["label", "predicted"] | None = None
     becomes: str = ""
+    takes: Literal["class", "tokens", "text"] = "class"
 
     @property
     def slots(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,11 +12,15 @@ from engine.store.layout import Split
 from engine.store.quantities import predicted_text
 from engine.store.records import ExampleOutput, OutputChoice
 from engine.study.capabilities import has
+from engine.study.examples import read_texts_of
 from engine.study.live_and_maps import has_live, read_live, training_feature_paths
 from engine.study.models import has_predictions, read_predictions, read_probabilities
 from engine.study.names import read_names
 from engine.study.output_names import NamedOutput, concrete, default_output, output_choices
 from engine.study.reader import StudyReader
+
+TARGET = "target"
+"""Column of the text that is expected, where texts are generated."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,15 @@ class Known:
         label: The example's own; None if it has none.
         predicted: What is predicted for it; None before it is predicted.
         likeliest: All classes, the likeliest first where they have probabilities.
+        target: The text that is expected; None where no text is.
+        rival: A text that might have been predicted instead of the right one.
     """
 
     label: str | None
     predicted: str | None
     likeliest: tuple[str, ...]
+    target: str | None = None
+    rival: str | None = None
 
     def is_stored(self, study: StudyReader, output: NamedOutput) -> bool:
         """Whether the stored scores answer for this output of the example, too."""
@@ -50,8 +58,13 @@ class Known:
         """A choice with the classes that are most likely to be of interest.
 
         One class: the likeliest that neither the label nor the prediction is. Two: what is
-        predicted rather than the label or, where they agree, rather than the runner-up.
+        predicted rather than the label or, where they agree, rather than the runner-up. Of tokens
+        the first; as another text, the rival.
         """
+        if choice.takes == "tokens":
+            return NamedOutput(choice, () if self.target is None else ("1",))
+        if choice.takes == "text":
+            return NamedOutput(choice, () if self.rival is None else (self.rival,))
         named = [name for name in (self.predicted, self.label) if name in self.likeliest]
         others = [name for name in self.likeliest if name not in named]
         order = [*others, *named] if choice.slots == 1 else [*named, *others]
@@ -70,7 +83,22 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
         if has(study, "classes") and has(study, "outcomes"):
             probabilities = read_probabilities(study, split, row, algorithm)
             return Known(label, predicted, by_likelihood(classes, probabilities))
-    return Known(label, predicted, by_likelihood(classes, None))
+    known = Known(label, predicted, by_likelihood(classes, None))
+    if not any(choice.takes == "text" for choice in output_choices(study)):
+        return known
+    target = str(read_texts_of(study, split, TARGET, [row])[0])
+    return replace(known, target=target, rival=_rival(study, split, row, algorithm, target))
+
+
+def _rival(study: StudyReader, split: Split, row: int, algorithm: str, target: str) -> str | None:
+    """What is predicted, if it is wrong, else the text that is predicted most for others."""
+    if not has_predictions(study, algorithm):
+        return None
+    predicted = read_predictions(study, split, algorithm)["predicted"]
+    if not read_predictions(study, split, algorithm)["correct"].iloc[row]:
+        return str(predicted.iloc[row])
+    others = predicted[~predicted.isin([target, predicted.iloc[row], ""])]
+    return None if others.empty else str(others.value_counts().index[0])
 
 
 def by_likelihood(classes: Sequence[str], probabilities: np.ndarray | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.attribution.ensemble import checkpoint_mean
+from engine.attribution.ensemble import checkpoint_mean, combined
 from engine.attribution.logit_gap import best_wrong_classes, gaps_to
 from engine.attribution.softmax import softmax
 from engine.models.hf_folder import INDEX, find_folder, has_weights, name_of, weight_files
@@ -116,7 +116,8 @@ def read_mean_logits(
 
 
 def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[str, np.ndarray]:
-    """Mean over the checkpoints of what is kept of every example: float64 `[n, ...]` by name.
+    """Mean over the checkpoints of what is kept of every example: float64 `[n, ...]` by name. Of
+    whole numbers it is what most of them give.
 
     Embeddings are not part of it, because checkpoints have different ones.
     """
@@ -125,7 +126,7 @@ def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[
         for checkpoint in range(study.checkpoints(algorithm))
     ]
     names = [name for name in shards[0] if name != "embeddings"]
-    return {name: checkpoint_mean(shard[name] for shard in shards) for name in names}
+    return {name: combined(shard[name] for shard in shards) for name in names}
 
 
 def read_mean_record(
@@ -137,7 +138,7 @@ def read_mean_record(
         for checkpoint in range(study.checkpoints(algorithm))
     ]
     names = [name for name in shards[0] if name != "embeddings"]
-    return {name: checkpoint_mean(shard[name][row : row + 1] for shard in shards) for name in names}
+    return {name: combined(shard[name][row : row + 1] for shard in shards) for name in names}
 
 
 def read_logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:

@@ -4,8 +4,11 @@
     predicted             the margin of the predicted class
     class:Coat            the margin of a class
     Coat>Shirt            Coat rather than Shirt: the difference of two logits
+    tokens:1,3            tokens 1 and 3 of the target
+    rather-than:Lyon      the target rather than the text “Lyon”
 
-These are the choices of classification; each task has its own (`engine.tasks.Task.choices`). Names
+These are choices of classification and of generated texts; each task has its own
+(`engine.tasks.Task.choices`). Names
 of classes are written as they are. One that makes a name ambiguous is written in double quotes, as
 in JSON: `"a>b">c`.
 """
@@ -25,6 +28,7 @@ from engine.study.reader import StudyReader
 
 SLOT = "{}"
 _FORMS = {0: (), 1: ("NAME",), 2: ("A", "B")}
+_OTHER_FORMS = {"tokens": ("1,2",), "text": ("TEXT",)}
 _PLAIN = re.compile(r"[\w ./,'&()+-]+")
 _FEW = 200
 """Classes that are compared with an unknown name."""
@@ -119,11 +123,11 @@ def resolve_output(study: StudyReader, text: str | None) -> NamedOutput:
         NamedOutput(choice, names)
         for choice in choices
         if choice.slots
-        for names in dict.fromkeys(_readings(text.strip(), choice.name.split(SLOT), classes))
+        for names in dict.fromkeys(_readings(text.strip(), choice, classes))
     ]
     if not found:
         hint = _hint(text.strip(), choices, classes)
-        known = ", ".join(fill(choice.name, _FORMS[choice.slots]) for choice in choices)
+        known = ", ".join(fill(choice.name, _form(choice)) for choice in choices)
         raise UnknownName(
             f"There is no output {_short(text)!r} here; there is {known}.{hint}", hint
         )
@@ -171,12 +175,13 @@ def concrete(
 # --- reading a name ------------------------------------------------------------------------------
 
 
-def _readings(text: str, parts: list[str], classes: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Every way to read a text as a name whose slots lie between `parts`."""
+def _readings(text: str, choice: OutputChoice, classes: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Every way to read a text as the name of a member of a family."""
+    parts = choice.name.split(SLOT)
     if not text.startswith(parts[0]):
         return
     for words in _slots(text[len(parts[0]) :], parts[1:]):
-        names = [_class_of(word, classes) for word in words]
+        names = [_slot_of(word, choice, classes) for word in words]
         if all(name is not None for name in names):
             yield tuple(name for name in names if name is not None)
 
@@ -192,6 +197,27 @@ def _slots(text: str, parts: list[str]) -> Iterator[tuple[str, ...]]:
         for rest in _slots(text[at + len(parts[0]) :], parts[1:]):
             yield text[:at], *rest
         at = text.find(parts[0], at + 1)
+
+
+def _slot_of(word: str, choice: OutputChoice, classes: Sequence[str]) -> str | None:
+    """What a word stands for in a slot of a choice; None if it cannot stand there."""
+    if choice.takes == "class":
+        return _class_of(word, classes)
+    if choice.takes == "tokens":
+        numbers = [int(number) for number in re.findall(r"[0-9]+", word)]
+        plain = re.fullmatch(r"[0-9]+([ ,]+[0-9]+)*", word.strip()) and min(numbers) > 0
+        return ",".join(map(str, sorted(set(numbers)))) if plain else None
+    return _unquoted(word.strip()) or None
+
+
+def _unquoted(word: str) -> str:
+    if len(word) > 1 and word[0] == word[-1] == '"':
+        try:
+            found = json.loads(word)
+        except ValueError:
+            return word
+        return str(found)
+    return word
 
 
 def _class_of(word: str, classes: Sequence[str]) -> str | None:
@@ -226,7 +252,7 @@ def _quoted(output: NamedOutput) -> str:
 
 def _hint(text: str, choices: Sequence[OutputChoice], classes: Sequence[str]) -> str:
     """A “Did you mean” sentence for a name that is none."""
-    families = [choice for choice in choices if choice.slots]
+    families = [choice for choice in choices if choice.slots and choice.takes == "class"]
     near = [
         NamedOutput(choice, names).name
         for choice in families
@@ -258,6 +284,10 @@ def _nearest_class(word: str, classes: Sequence[str]) -> str | None:
     if word in classes:
         return word
     return next(iter(nearest(word, classes[:_FEW], 1)), None)
+
+
+def _form(choice: OutputChoice) -> tuple[str, ...]:
+    return _OTHER_FORMS.get(choice.takes) or _FORMS[choice.slots]
 
 
 def _short(text: str) -> str:

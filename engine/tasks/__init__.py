@@ -38,6 +38,7 @@ TASKS = {
     "text-classification": "engine.tasks.text_classification",
     "text-multilabel": "engine.tasks.text_multilabel",
     "text-regression": "engine.tasks.text_regression",
+    "text-to-text": "engine.tasks.text_to_text",
 }
 """Name in study.toml → module. The module holds one `Task` named `TASK`."""
 
@@ -49,6 +50,7 @@ SETTLED = {
         ("text-classification", "text-regression", "text-multilabel"), "engine.tasks.text_options"
     ),
     "image-text": "engine.tasks.pair_options",
+    "text-to-text": "engine.tasks.sequence_options",
 }
 """Tasks whose options depend on the study's algorithms or on files outside of it → the module with
 their functions `settle`, `outside` and `computed`, which imports no torch."""
@@ -130,6 +132,8 @@ class ModelOutput:
             the cross entropy; `constant` for losses such as the squared error.
         from_record: (mean of the checkpoints' records) → `[n]` f of the mean prediction. None: the
             mean of f over the checkpoints.
+        trained: (model, prepared batch) → `[batch]`: a training example stands with the gradient φ
+            of this, where the loss is no function of f. Q φ must be −∇loss. None: it is `value`.
     """
 
     name: str
@@ -138,6 +142,7 @@ class ModelOutput:
     weight: Callable[[torch.nn.Module, Batch], torch.Tensor]
     curvature: Literal["from-weight", "constant"] = "from-weight"
     from_record: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
+    trained: Callable[[torch.nn.Module, Batch], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ class Task:
         summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
+        in_words: (`predicted`, as `summarize` gives it, encoding) → texts, where it is token ids.
         outputs: What can be attributed; the first is the default, whose scores are stored.
         context: (model in eval mode, arrays of the training split, encoding, seed) → arrays that a
             model's record and outputs need beside the example itself, such as the negatives of a
@@ -189,8 +195,9 @@ class Task:
             model was trained on this study's labels, one sentence each.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
             better words for some of `outputs`, by their name. `outputs` need not be listed.
-        make_output: (name of a family in `choices`, class numbers) → its model output. Its scores
-            are computed live, for one example at a time; `weight` is not used.
+        make_output: (name of a family in `choices`, numbers of its classes, of target tokens, or of
+            the tokens of a text: `OutputChoice.takes`) → its model output. Its scores are computed
+            live, for one example at a time; `weight` is not used.
     """
 
     name: str
@@ -226,6 +233,7 @@ class Task:
     lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None
     retrieval: Retrieval | None = None
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
+    in_words: Callable[[np.ndarray, dict[str, Any]], list[str]] | None = None
     choices: tuple[OutputChoice, ...] = ()
     make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None
 
@@ -233,6 +241,25 @@ class Task:
     def model_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
         """The value of the default output."""
         return self.outputs[0].value
+
+    @property
+    def trained_output(self) -> Callable[[torch.nn.Module, Batch], torch.Tensor]:
+        """What training examples stand with (`ModelOutput.trained`)."""
+        return self.outputs[0].trained or self.outputs[0].value
+
+    def predictions(
+        self,
+        records: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray],
+        classes: Sequence[str],
+        encoding: dict[str, Any],
+    ) -> dict[str, np.ndarray]:
+        """`summarize`, with what is predicted in words."""
+        found = self.summarize(records, arrays, classes)
+        if self.in_words is not None:
+            words = self.in_words(found["predicted"], encoding)
+            found["predicted"] = np.array(words, dtype=object)
+        return found
 
     @property
     def output_choices(self) -> tuple[OutputChoice, ...]:

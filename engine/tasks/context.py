@@ -43,7 +43,10 @@ def bind(task: Task, context: Mapping[str, np.ndarray]) -> Task:
         return with_context
 
     def bound_output(output: ModelOutput) -> ModelOutput:
-        return replace(output, value=bound(output.value), weight=bound(output.weight))
+        trained = output.trained and bound(output.trained)
+        return replace(
+            output, value=bound(output.value), weight=bound(output.weight), trained=trained
+        )
 
     make = task.make_output
     return replace(

@@ -34,6 +34,7 @@ class Outcomes:
         labeled: Whether the right answer is the number of the example's label.
         gap: What a gap is called.
         like_output: Whether gaps are in the unit of the task's first output, and change with it.
+        expected: Column of the tables of examples with the right answer, if it is no label.
     """
 
     record: str
@@ -45,6 +46,7 @@ class Outcomes:
     labeled: bool
     like_output: bool
     gap: str
+    expected: str = ""
 
 
 def _answers(logits: np.ndarray) -> np.ndarray:
@@ -129,7 +131,57 @@ RETRIEVAL = Outcomes(
 record `[n, 2, 1 + pairs]` has the cosines of both directions, the own one first. Gaps are cosines;
 outputs are log-odds."""
 
-OUTCOMES = {"classes": CLASSES, "retrieval": RETRIEVAL}
+
+def _texts(leads: np.ndarray) -> np.ndarray:
+    """0 where all tokens of the target lead; else the place, from 1, of the first that does not."""
+    wrong = leads <= 0
+    first = 1 + wrong.argmax(axis=-1)
+    answers: np.ndarray = np.where(wrong.any(axis=-1), first, 0).astype(np.int32)
+    return answers
+
+
+def _closest_texts(leads: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The text with another token where the target's leads least. `own` is always 0."""
+    rivals: np.ndarray = (1 + leads.argmin(axis=-1)).astype(np.int32)
+    return rivals
+
+
+_EXPECTED = "the expected text"
+
+
+def _text_flips(before: str, after: str) -> bool:
+    return (before == _EXPECTED) != (after == _EXPECTED)
+
+
+def _text_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
+    return [
+        _EXPECTED if answer == 0 else f"another text from token {int(answer)} on"
+        for answer in answers
+    ]
+
+
+def _leads(leads: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.asarray(leads, np.float64)[np.arange(len(rivals)), rivals - 1]
+    return found
+
+
+EXACT = Outcomes(
+    "leads",
+    _texts,
+    _closest_texts,
+    _text_names,
+    _leads,
+    _text_flips,
+    labeled=False,
+    like_output=False,
+    gap="lead of its least certain token",
+    expected="target",
+)
+"""A prediction is right if the likeliest token is the target's at each place, so that exactly the
+target is generated. The record `[n, tokens]` has how far each target token's logit leads the
+largest other."""
+
+OUTCOMES = {"classes": CLASSES, "retrieval": RETRIEVAL, "exact": EXACT}
 """Name in a task and in dataset.json → its outcomes."""
 
 

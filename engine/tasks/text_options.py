@@ -33,7 +33,7 @@ class Choice:
         models: Folders of the models that will read its tokens.
     """
 
-    kind: Literal["words", "wordpiece", "folder"]
+    kind: Literal["words", "wordpiece", "pieces", "folder"]
     name: str = ""
     folder: Path | None = None
     models: tuple[Path, ...] = ()
@@ -65,7 +65,7 @@ def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Pat
         SpecError: A folder is missing or has no tokenizer.
     """
     chosen = _chosen(options.tokenizer, algorithms)
-    models = tuple(find_folder(name, study) for name in _models(algorithms))
+    models = tuple(find_folder(name, study) for name in model_names(algorithms))
     settled = options.model_copy()
     if chosen in ("words", "wordpiece"):
         kind: Any = chosen
@@ -116,13 +116,14 @@ def computed(encoding: Mapping[str, Any]) -> list[str]:
 def _chosen(tokenizer: str, algorithms: Mapping[str, AlgorithmSpec]) -> str:
     if tokenizer != "auto":
         return tokenizer
-    if models := _models(algorithms):
+    if models := model_names(algorithms):
         return models[0]
     built_in = {spec.architecture for spec in algorithms.values()}
     return "wordpiece" if built_in & {*WORDPIECE_ARCHITECTURES} else "words"
 
 
-def _models(algorithms: Mapping[str, AlgorithmSpec]) -> list[str]:
+def model_names(algorithms: Mapping[str, AlgorithmSpec]) -> list[str]:
+    """What the study's algorithms name as `transformers:NAME`, each once."""
     names = [name_of(spec.architecture) for spec in algorithms.values()]
     return list(dict.fromkeys(name for name in names if name))
 

@@ -24,6 +24,8 @@ from engine.tasks.text_options import Choice, Options, other_tokenizers
 from engine.tasks.tokens import TOKENIZER, tokenizers
 
 PADDING, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+_PAD, _END, _UNK = "<pad>", "<end>", "<unk>"
+"""Of `train_pieces`."""
 _LONGEST = 100_000
 """More tokens than any text: tokenizers without a limit have 10^30 as theirs."""
 
@@ -36,11 +38,13 @@ class Tokenizer:
         content: The text of its tokenizer.json, without padding and truncation.
         padding: Id of the token that fills up short texts. Models do not read it.
         longest: The most tokens of a text that its model takes, as its settings say.
+        end: Id of the token that ends a text; None if it has none.
     """
 
     content: str
     padding: int
     longest: int = _LONGEST
+    end: int | None = None
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -72,7 +76,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     if padding is None:
         padding = found.eos_token_id or 0
     longest = min(int(found.model_max_length or _LONGEST), _LONGEST)
-    return Tokenizer(_without_lengths(backend.to_str()), int(padding), longest)
+    return Tokenizer(_without_lengths(backend.to_str()), int(padding), longest, found.eos_token_id)
 
 
 def same_tokenizer(first: str, second: str) -> bool:
@@ -132,6 +136,31 @@ def _inner_characters(tokenizer: Any, texts: Iterable[str]) -> set[str]:
     return {f"##{character}" for character in found}
 
 
+def train_pieces(texts: Iterable[str], size: int) -> Tokenizer:
+    """A tokenizer whose pieces keep case and spaces, so that text can be made of them again,
+    learned from texts by byte-pair encoding.
+
+    Args:
+        texts: They decide alone: the same ones give the same bytes.
+        size: Tokens of the vocabulary, the three special ones and all single characters included.
+    """
+    library = tokenizers()
+    special = [_PAD, _END, _UNK]
+    made = library.Tokenizer(library.models.BPE(unk_token=_UNK))
+    made.normalizer = library.normalizers.NFKC()
+    made.pre_tokenizer = library.pre_tokenizers.Metaspace()
+    made.decoder = library.decoders.Metaspace()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=size, special_tokens=special, show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    end = special.index(_END)
+    made.post_processor = library.processors.TemplateProcessing(
+        single=f"$A {_END}", special_tokens=[(_END, end)]
+    )
+    return Tokenizer(_without_lengths(made.to_str()), special.index(_PAD), end=end)
+
+
 def plan_tokens(
     choice: Choice, options: Options, texts: Iterable[list[tuple[str, str]]]
 ) -> dict[str, Any]:
@@ -160,7 +189,7 @@ def plan_tokens(
         TOKENIZER: tokenizer.content,
         "token_ids": max(vocabulary.values()) + 1,
         "padding": tokenizer.padding,
-        "unknown": _unknown(tokenizer.content, vocabulary),
+        "unknown": unknown_token(tokenizer.content, vocabulary),
     }
     added = made.num_special_tokens_to_add(False)
     if encoding["max_tokens"] <= added:
@@ -170,7 +199,7 @@ def plan_tokens(
         )
     for other in other_tokenizers(choice):
         if not same_tokenizer(read_tokenizer(other).content, tokenizer.content):
-            raise SpecError(_differ(other, choice.name))
+            raise SpecError(differing(other, choice.name))
     longest = max(one.total for block in texts for one in tokenize_rows(block, encoding))
     encoding["max_tokens"] = min(longest, encoding["max_tokens"])
     if choice.folder is not None:
@@ -178,13 +207,14 @@ def plan_tokens(
     start = made.encode("").ids[: encoding["max_tokens"]] or [tokenizer.padding]
     shape = [encoding["max_tokens"]]
     encoding["inputs"] = {
-        "input_ids": _input(shape, start, tokenizer.padding),
-        "attention_mask": _input(shape, [1] * len(start), 0),
+        "input_ids": prepared_input(shape, start, tokenizer.padding),
+        "attention_mask": prepared_input(shape, [1] * len(start), 0),
     }
     return encoding
 
 
-def _input(shape: list[int], start: list[int], rest: int) -> dict[str, Any]:
+def prepared_input(shape: list[int], start: list[int], rest: int) -> dict[str, Any]:
+    """An input of whole numbers, as `engine.models.ready.probe` reads it."""
     return {"shape": shape, "dtype": "int64", "start": start, "rest": rest}
 
 
@@ -198,13 +228,15 @@ def _limits(choice: Choice, vocabulary: dict[str, int]) -> Iterator[int]:
         yield longest_input(config, str(folder))
 
 
-def _unknown(content: str, vocabulary: dict[str, int]) -> int | None:
+def unknown_token(content: str, vocabulary: dict[str, int]) -> int | None:
+    """Id of the token that stands for what a tokenizer does not know; None if there is none."""
     model = json.loads(content)["model"]
     found = model.get("unk_id")
     return found if found is not None else vocabulary.get(model.get("unk_token") or "")
 
 
-def _differ(folder: Path, chosen: str) -> str:
+def differing(folder: Path, chosen: str) -> str:
+    """What to say of a model whose tokenizer is not the study's."""
     return (
         f"the tokenizer in {folder} differs from the study's ({chosen}): one study reads its texts "
         "in one way. Take models of one tokenizer, or a study for each."
@@ -220,4 +252,4 @@ def check_tokenizer(folder: Path, encoding: dict[str, Any], what: str) -> None:
     if has_tokenizer(folder):
         own = read_tokenizer(folder)
         if not same_tokenizer(own.content, encoding[TOKENIZER]):
-            raise SpecError(_differ(folder, what))
+            raise SpecError(differing(folder, what))

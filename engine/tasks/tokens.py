@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer"
 """Key of an encoding with a tokenizer: the content of its `tokenizer.json`."""
+ARROW = " → "
+"""Between source and target where both are shown as one text."""
 INSTALL = "pip install 'dataloupe[transformers]'"
 
 
@@ -46,9 +48,44 @@ def token_spans(text: str, encoding: dict[str, Any]) -> list[tuple[int, int]]:
     Span i belongs to position i of the model's input. Special tokens, such as [CLS], have empty
     spans. Tokens that are cut off, because the text is too long, have none.
     """
+    if "prefix" in encoding:
+        return _spans_of_pair(text, encoding)
     if TOKENIZER in encoding:
         return tokenize([text], encoding)[0].spans
     return word_spans(text)[: encoding["max_tokens"]]
+
+
+def _spans_of_pair(text: str, encoding: dict[str, Any]) -> list[tuple[int, int]]:
+    """Spans of a source's tokens, then of its target's, in `source → target`."""
+    source, _, target = text.rpartition(ARROW)
+    (read,), (answered,) = tokenize([source], encoding), target_tokens([target], encoding)
+    behind, prefix = len(source) + len(ARROW), len(encoding["prefix"])
+    shifted = [
+        (behind + max(0, start - prefix), behind + max(0, stop - prefix))
+        for start, stop in answered.spans
+    ]
+    return [*read.spans, *((a, b) if a < b else (0, 0) for a, b in shifted)]
+
+
+def target_tokens(targets: Sequence[str], encoding: dict[str, Any]) -> list[Tokens]:
+    """What a model of sequences reads of target texts: they end with their end token."""
+    cut = {**encoding, "max_tokens": encoding["max_target_tokens"]}
+    found = tokenize([encoding["prefix"] + target for target in targets], cut)
+    return [_ended(tokens, encoding["end"], cut["max_tokens"]) for tokens in found]
+
+
+def target_pieces(target: str, encoding: dict[str, Any]) -> list[str]:
+    """The tokens of a target as people read them; its end is `end`."""
+    made, (tokens,) = tokenizer_of(encoding), target_tokens([target], encoding)
+    names = ["end" if id_ == encoding["end"] else made.id_to_token(id_) or "" for id_ in tokens.ids]
+    return [name.strip("▁Ġ ") or "␣" for name in names]
+
+
+def _ended(tokens: Tokens, end: int, most: int) -> Tokens:
+    if end < 0 or (tokens.ids and tokens.ids[-1] == end):
+        return tokens
+    ids, spans = [*tokens.ids, end], [*tokens.spans, (0, 0)]
+    return Tokens(ids[:most], spans[:most], tokens.total + 1, tokens.special)
 
 
 def tokenize_rows(rows: Sequence[tuple[Any, str]], encoding: dict[str, Any]) -> list[Tokens]:

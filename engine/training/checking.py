@@ -91,9 +91,13 @@ def _kind(value: Any) -> str:
 
 def _answer(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     """Everything that is kept of the model's answers, `[batch, numbers]`."""
-    return torch.cat(
-        [part.reshape(len(part), -1) for part in task.record(model, batch).values()], dim=1
-    )
+    return _joined(task.record(model, batch))
+
+
+def _joined(record: Mapping[str, Tensor]) -> Tensor:
+    """Numbers of a record, `[batch, numbers]`, without those that name things, such as tokens."""
+    parts = [part.detach() for part in record.values() if part.is_floating_point()]
+    return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
 
 
 def _check_answer(task: Task, answer: Tensor, size: int) -> None:
@@ -127,7 +131,7 @@ def _run(task: Task, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, 
         total = task.model_output(model, batch).sum()
         if "logits" in parts and _ends_in_sigmoid(parts["logits"]):
             raise SpecError("the model ends in a sigmoid, and logits are needed: leave it out.")
-        answer = torch.cat([part.detach().reshape(len(part), -1) for part in parts.values()], dim=1)
+        answer = _joined(parts)
         if not parameters or not total.requires_grad:
             return answer, dict.fromkeys(parameters)
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)

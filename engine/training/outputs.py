@@ -147,8 +147,8 @@ def evaluate(
 
     Returns:
         The task's record, such as `logits` [n, classes]; `output` [n] (the default model output
-        f), `out_to_loss` [n] (Q), and, where the model has `embed`, `embeddings` [n, d]; all
-        float32, in the order of the data.
+        f), `out_to_loss` [n] (Q), and, where the model has `embed`, `embeddings` [n, d]; float32,
+        or whole numbers where the task keeps such, in the order of the data.
     """
     model = to_device(model, device).eval()
     parts: dict[str, list[torch.Tensor]] = {}
@@ -172,7 +172,10 @@ def evaluate_batch(task: Task, model: nn.Module, batch: Batch) -> dict[str, torc
     }
     if observed.embeddings is not None:
         found["embeddings"] = observed.embeddings.flatten(1)
-    return {name: tensor.float() for name, tensor in found.items()}
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in found.items()
+    }
 
 
 def to_device(model: nn.Module, device: str) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 
 from engine import DataloupeError, Study
 from engine.applications.live import Output, Query, load, read_example
-from engine.applications.token_shares import sequence_length, token_shares, token_shares_of
+from engine.applications.token_shares import Positions, positions_of, token_shares, token_shares_of
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
 from tests.builders.sentences import SPEC, sentences
@@ -102,5 +102,5 @@ def test_pictures_have_no_tokens(small_study: Study) -> None:
 
 
 def test_the_length_is_that_of_token_ids() -> None:
-    assert sequence_length(texts(2)) == 7
-    assert sequence_length({"label": torch.zeros(2, 3).long(), "input": torch.zeros(2, 5)}) is None
+    assert positions_of(texts(2)) == Positions(7, {7: 0})
+    assert positions_of({"label": torch.zeros(2, 3).long(), "input": torch.zeros(2, 5)}) is None

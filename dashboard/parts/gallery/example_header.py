@@ -30,6 +30,7 @@ from engine.store.quantities import (
 from engine.study.capabilities import has
 from engine.study.models import read_probabilities
 from engine.study.reader import StudyReader
+from engine.tasks.outcomes import outcomes_named
 
 SIDE = 252
 LARGE_ODDS = 1000.0
@@ -155,6 +156,9 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
         correct = bool(example["correct"])
         word = "✓ Predicted correctly" if correct else "✕ Predicted wrongly"
         verdict = f'<div class="dl-verdict" data-correct="{str(correct).lower()}">{word}</div>'
+    outcomes = outcomes_named(study.dataset.outcomes)
+    if outcomes is not None and outcomes.expected:
+        facts.append(("Expected", _clamped(example[outcomes.expected])))
     if "predicted" in example:
         facts.append(("Predicted", _clamped(predicted_text(example["predicted"]))))
         if "error" in example:

@@ -12,9 +12,11 @@ from engine.store.records import OutputChoice
 from engine.study.example_outputs import Known
 from engine.study.output_names import NamedOutput, output_choices
 from engine.study.reader import StudyReader
+from engine.tasks.tokens import target_pieces
 
 CHOICE, CLASS = "output_choice", "output_class_"
 """Keys of the widgets; the second is followed by a number."""
+TOKENS, TEXT = "output_tokens", "output_text"
 
 
 def choose_output(
@@ -54,7 +56,12 @@ def choose_output(
             on_change=_choose_family,
             args=(offered, known, default),
         )
-        for place, name in enumerate(chosen.classes):
+        if chosen.choice.takes == "tokens":
+            _choose_tokens(study, chosen, known)
+        elif chosen.choice.takes == "text":
+            st.session_state[TEXT] = chosen.classes[0]
+            st.text_input("Other text", key=TEXT, on_change=_choose_text, args=(chosen,))
+        for place, name in enumerate(chosen.classes if chosen.choice.takes == "class" else ()):
             st.session_state[f"{CLASS}{place}"] = name
             st.selectbox(
                 _slot_label(chosen, place),
@@ -66,8 +73,37 @@ def choose_output(
             )
         if missing:
             st.caption(plain_sentence(missing))
-        elif known.label is not None:
+        elif known.label is not None or known.target is not None:
             st.caption("Other outputs than the stored one are computed live by TRAK.")
+
+
+def _choose_tokens(study: StudyReader, chosen: NamedOutput, known: Known) -> None:
+    """The target's tokens, each of which can be chosen or left out."""
+    pieces = target_pieces(known.target or "", study.dataset.encoding)
+    numbers = range(1, 1 + len(pieces))
+    taken = {int(number) for number in chosen.classes[0].split(",")}
+    st.session_state[TOKENS] = [number for number in numbers if number in taken]
+    st.pills(
+        "Target tokens",
+        list(numbers),
+        selection_mode="multi",
+        format_func=lambda number: plain(pieces[number - 1]),
+        key=TOKENS,
+        on_change=_take_tokens,
+        args=(chosen,),
+    )
+
+
+def _take_tokens(chosen: NamedOutput) -> None:
+    """Callback: write the chosen tokens to the URL. The last one cannot be left out."""
+    if numbers := st.session_state[TOKENS]:
+        choose(output=NamedOutput(chosen.choice, (",".join(map(str, sorted(numbers))),)).name)
+
+
+def _choose_text(chosen: NamedOutput) -> None:
+    """Callback: write another text to the URL."""
+    if text := st.session_state[TEXT].strip():
+        choose(output=NamedOutput(chosen.choice, (text,)).name)
 
 
 def plain_sentence(text: str) -> str:

@@ -64,7 +64,8 @@ def explain(query: ReadQuery) -> QueryResult:
     found = loaded.evaluate(arrays)
     record = mean_record(found)
     # What follows from the label means nothing here: the example has none.
-    summary = loaded.task.summarize(record, arrays, study.dataset.classes)
+    dataset = study.dataset
+    summary = loaded.task.predictions(record, arrays, dataset.classes, dataset.encoding)
     predicted = _plain(summary["predicted"][0])
     confidence = summary.get("confidence")
     default = _default(loaded, completed)

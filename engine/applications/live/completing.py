@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.applications.live.loading import Arrays, Loaded
 from engine.applications.live.queries import FOUND, Completed, Example
-from engine.attribution.ensemble import checkpoint_mean
+from engine.attribution.ensemble import combined
 from engine.store.errors import DataloupeError
 from engine.study.examples import read_stacked_arrays
 
@@ -46,4 +46,4 @@ def complete(loaded: Loaded, example: Example, by: int | None) -> tuple[Arrays, 
 def mean_record(found: Sequence[Arrays]) -> Arrays:
     """The mean of the checkpoints' records, without what outputs are trained by."""
     names = [name for name in found[0] if name not in ("embeddings", "output", "out_to_loss")]
-    return {name: checkpoint_mean(one[name] for one in found) for name in names}
+    return {name: combined(one[name] for one in found) for name in names}

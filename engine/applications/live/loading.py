@@ -29,6 +29,7 @@ from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.output_names import NamedOutput
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
+from engine.tasks.tokens import target_tokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,13 +48,17 @@ STUDIES_KEPT = 2
 Arrays = dict[str, np.ndarray]
 """One row each."""
 Output = tuple[str, tuple[int, ...]]
-"""Name of an output or of a family of outputs, and the numbers of its classes."""
+"""Name of an output or of a family of outputs, and the numbers of its classes or tokens."""
 
 
 def output_of(study: StudyReader, output: NamedOutput) -> Output:
     """An output of one example (`engine.study.output_names.concrete`), for `Loaded`."""
-    classes = study.dataset.classes
-    return output.choice.name, tuple(classes.index(name) for name in output.classes)
+    dataset, name = study.dataset, output.choice.name
+    if output.choice.takes == "tokens":
+        return name, tuple(int(number) - 1 for number in output.classes[0].split(","))
+    if output.choice.takes == "text":
+        return name, tuple(target_tokens(output.classes, dataset.encoding)[0].ids)
+    return name, tuple(dataset.classes.index(name) for name in output.classes)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from engine.build.retraining import NOTHING, Outputs, Removal, retrained
 from engine.store.quantities import predicted_text
 from engine.study.counterfactuals import predict_removal
 from engine.study.examples import FILE, read_texts_of
-from engine.study.models import read_predictions
+from engine.study.models import read_mean_records, read_predictions
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 from engine.tasks.outcomes import outcomes_named
@@ -40,7 +40,7 @@ def outcomes_of(
         [retrained(study, algorithm, removal, seed) for seed in range(seeds)]
         for removal in (NOTHING, removed)
     )
-    table, predictions = study.table("test"), read_predictions(study, "test", algorithm)
+    table, before_all = study.table("test"), _before(study, algorithm)
     predicted = predicted_changes(study, algorithm, method, removed, tests)
     found = []
     files = read_texts_of(study, "test", FILE, tests)
@@ -48,7 +48,7 @@ def outcomes_of(
         label = str(table["label"].iloc[test])
         outputs = [[float(model.output[test]) for model in group] for group in (with_all, without)]
         answers = [_answers(study, group, test) for group in (with_all, without)]
-        before = predicted_text(predictions["predicted"].iloc[test])
+        before = before_all[test]
         kind = outcomes_named(study.dataset.outcomes)
         flips = [share_flipped(before, group, kind) for group in answers]
         change, low, high = mean_change(np.array(outputs[1]) - np.array(outputs[0]))
@@ -72,6 +72,17 @@ def outcomes_of(
             )
         )
     return found
+
+
+def _before(study: StudyReader, algorithm: str) -> list[str]:
+    """What the checkpoints together predict for each test example, named as answers are."""
+    outcomes = outcomes_named(study.dataset.outcomes)
+    if outcomes is None:
+        return [
+            predicted_text(one) for one in read_predictions(study, "test", algorithm)["predicted"]
+        ]
+    record = read_mean_records(study, "test", algorithm)[outcomes.record]
+    return outcomes.names(outcomes.answers(record), study.dataset.classes)
 
 
 def _answers(study: StudyReader, models: Sequence[Outputs], test: int) -> list[str]:

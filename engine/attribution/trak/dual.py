@@ -24,12 +24,13 @@ def attribute_dual(
     seed: int,
     memory_bytes: int,
     out_to_loss: Tensor | None = None,
+    of_test: Output | None = None,
 ) -> Tensor:
     """Scores `[n_test, n_train]` of one checkpoint, float32, before multiplication by Q.
 
     Args:
         model: In eval mode.
-        output: The task's model output.
+        output: What training examples stand with (`engine.tasks.Task.trained_output`).
         train: Training examples.
         test: Test examples.
         solver: `dual-exact` or `dual-wide`.
@@ -37,13 +38,16 @@ def attribute_dual(
         memory_bytes: Memory limit.
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`; None gives all
             the same weight.
+        of_test: The output of test examples; None: the same.
 
     Raises:
         CheckpointError: The model cannot be attributed.
         DataloupeError: Gradients are zero or not finite, or the damping is too small.
     """
     plan = plan_gradients(model, output, first_examples(train))
-    kernel = make_kernel(model, output, train, test, plan, solver.width, seed, memory_bytes)
+    kernel = make_kernel(
+        model, output, train, test, plan, solver.width, seed, memory_bytes, of_test
+    )
     weights = None if out_to_loss is None else example_weights(out_to_loss.to(kernel.train), solver)
     return solve(kernel, solver.damping, weights)
 

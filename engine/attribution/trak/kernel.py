@@ -93,12 +93,13 @@ def make_kernel(
     width: int,
     seed: int,
     memory_bytes: int,
+    of_test: Output | None = None,
 ) -> Kernel:
     """Compute K and k of one checkpoint, in several passes over the data if memory is short.
 
     Args:
         model: In eval mode.
-        output: The task's model output.
+        output: What training examples stand with (`engine.tasks.Task.trained_output`).
         train: Training examples.
         test: Test examples.
         plan: From `plan_gradients`.
@@ -106,6 +107,7 @@ def make_kernel(
             number of those parameters.
         seed: Of the projection; different for each checkpoint.
         memory_bytes: Memory limit; features are computed in as many passes as it takes.
+        of_test: The output of test examples; None: the same.
 
     Raises:
         CheckpointError, DataloupeError: Gradients are zero or not finite.
@@ -129,16 +131,17 @@ def make_kernel(
     # One pass over the model collects the factors and the first features, where both fit.
     taken = sum(a.nbytes + g.nbytes for a, g in factors.values())
     together = bool(parts) and taken + 4 * n * parts[0].width <= free
+    of_test = of_test or output
     if layers and not together:
-        for rows, batch in _numbered(train, test, n_train):
-            backward(model, output, batch, layers, _keep_at(rows, factors), plan.examples)
+        for rows, batch, of in _numbered((train, output), (test, of_test), n_train):
+            backward(model, of, batch, layers, _keep_at(rows, factors), plan.examples)
         _add_factors(kernel, cross, plan, factors)
     for part in parts:
         watched = layers if together and part is parts[0] else {}
         features = torch.empty(n, part.width, device=device)
-        for rows, batch in _numbered(train, test, n_train):
+        for rows, batch, of in _numbered((train, output), (test, of_test), n_train):
             into = features[rows] if isinstance(rows, slice) else None
-            block = project(model, output, batch, part, into, watched, _keep_at(rows, factors))
+            block = project(model, of, batch, part, into, watched, _keep_at(rows, factors))
             check_finite(block, where(rows))
             if into is None:
                 features[rows] = block
@@ -150,18 +153,19 @@ def make_kernel(
 
 
 def _numbered(
-    train: Batches, test: Batches, n_train: int
-) -> Iterator[tuple[Tensor | slice, Batch]]:
-    """Batches of the training, then of the test examples, with their row numbers among all."""
-    for batches, offset in ((train, 0), (test, n_train)):
+    train: tuple[Batches, Output], test: tuple[Batches, Output], n_train: int
+) -> Iterator[tuple[Tensor | slice, Batch, Output]]:
+    """Batches of the training, then of the test examples, with their row numbers among all and
+    their output."""
+    for (batches, output), offset in ((train, 0), (test, n_train)):
         start = 0
         for batch in batches():
             rows = rows_of(batch, start)
             start += size_of(batch)
             if isinstance(rows, slice):
-                yield slice(offset + rows.start, offset + rows.stop), batch
+                yield slice(offset + rows.start, offset + rows.stop), batch, output
             else:
-                yield rows + offset, batch
+                yield rows + offset, batch, output
 
 
 def count(batches: Batches) -> int:

@@ -56,6 +56,7 @@ def position_shares(
     plan: Plan,
     direction: Direction,
     length: int,
+    starts: Mapping[int, int] | None = None,
 ) -> PositionShares:
     """Split ⟨direction, gradient⟩ of each example over its positions.
 
@@ -70,6 +71,8 @@ def position_shares(
         plan: From `plan_gradients`.
         direction: Its tensors have the parameters' shapes.
         length: Positions of the input, the tokens of a text with its padding.
+        starts: How many positions a layer may have → which is its first. An encoder has other
+            positions than a decoder. None: all layers have `length`.
     """
     size = len(next(iter(batch.values())))
     device = next(model.parameters()).device
@@ -77,13 +80,14 @@ def position_shares(
     whole = torch.zeros(size, device=device)
     behind: list[Tensor] = []  # parts of layers behind the last one with positions
     reached = False
+    starts = {length: 0} if starts is None else starts
 
     def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
         nonlocal reached
         names = plan.layers[path]
         weight = direction.get(names.weight) if names.weight else None
         bias = direction.get(names.bias) if names.bias else None
-        placed = _over_positions(layer, g, length)
+        placed = _over_positions(layer, g, starts, length)
         if placed is not None and not reached:
             _place(behind, placed.abs_sum(g), positions, whole)
             reached = True
@@ -125,24 +129,30 @@ def _place(behind: list[Tensor], reach: Tensor, positions: Tensor, whole: Tensor
 
 @dataclass(frozen=True)
 class _Placed:
-    """The dimension of a layer's output that runs over positions."""
+    """The dimension of a layer's output that runs over positions, which is its first, and how many
+    there are in all."""
 
     dimension: int
+    start: int
+    length: int
 
     def sum(self, parts: Tensor) -> Tensor:
-        """`[b, length]`: the sum over all other dimensions."""
-        return parts.movedim(self.dimension, 1).flatten(2).sum(2)
+        """`[b, length]`: the sum over all other dimensions; 0 at positions of other layers."""
+        found = parts.movedim(self.dimension, 1).flatten(2).sum(2)
+        return F.pad(found, (self.start, self.length - self.start - found.shape[1]))
 
     def abs_sum(self, parts: Tensor) -> Tensor:
         return self.sum(parts.abs())
 
 
-def _over_positions(layer: nn.Module, g: Tensor, length: int) -> _Placed | None:
+def _over_positions(
+    layer: nn.Module, g: Tensor, starts: Mapping[int, int], length: int
+) -> _Placed | None:
     """Where an output gradient `[b, …]` runs over positions; None if nowhere."""
     channels = 1 if isinstance(layer, (*CONVOLUTIONS, *BATCH_NORMS, nn.GroupNorm)) else g.ndim - 1
     for dimension in range(1, g.ndim):
-        if dimension != channels and g.shape[dimension] == length:
-            return _Placed(dimension)
+        if dimension != channels and g.shape[dimension] in starts:
+            return _Placed(dimension, starts[g.shape[dimension]], length)
     return None
 
 

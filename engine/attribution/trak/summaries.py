@@ -1,6 +1,7 @@
 """Sums and norms of per-example gradients, without the dense gradient of any table of embeddings.
 
 A text looks up a few rows of a table of tens of thousands, so its gradient is kept as these rows.
+Where the table is also the output layer, that use is kept as its input and output gradient.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from engine.attribution.trak.gradients import add_gradient, untapped_gradients
 from engine.attribution.trak.layer_gradients import (
     bias_gradient,
     embedding_rows,
+    positions_of,
     scatter_rows,
     weight_gradient,
 )
 from engine.attribution.trak.layers import layers_of
 from engine.attribution.trak.plan import Batch, Output, Plan
 
-_Rows = list[tuple[Tensor, Tensor]]
-"""(ids `[batch, positions]`, gradients `[batch, positions, features]`) of each use of a table."""
+_Uses = list[tuple[Tensor, Tensor]]
+"""The uses of a table, whose gradient in each is Σ_t left_t right_tᵀ: left is ids `[batch,
+positions]`, which stand for unit vectors, or gradients `[batch, positions, table's rows]`; right is
+`[batch, positions, features]`."""
 
 
 def weighted_sums(
@@ -35,6 +39,9 @@ def weighted_sums(
             if isinstance(layer, nn.Embedding):
                 rows = (embedding_rows(layer, a, g) * weights[:, None, None]).flatten(0, 1)
                 total = scatter_rows(rows[None], a.reshape(1, -1), layer.num_embeddings)[0]
+            elif isinstance(layer, nn.Linear):
+                scaled = positions_of(g) * weights[:, None, None]
+                total = scaled.flatten(0, 1).T @ positions_of(a).flatten(0, 1)
             else:
                 total = torch.einsum("b,b...->...", weights, weight_gradient(layer, a, g))
             add_gradient(found, names.weight, total)
@@ -49,27 +56,36 @@ def weighted_sums(
 def squared_norms(model: nn.Module, output: Output, batch: Batch, plan: Plan) -> dict[str, Tensor]:
     """Squared norms `[batch]`, float64, of the gradient of every attributed parameter, by name."""
     found: dict[str, Tensor] = {}
-    tables: dict[str, _Rows] = {}
-    owners: dict[str, int] = {}
-    for layer in plan.layers.values():
-        for name in (layer.weight, layer.bias):
-            if name:
-                owners[name] = owners.get(name, 0) + 1
+    tables: dict[str, _Uses] = {}
+    layers = layers_of(model, plan)
+    uses: dict[str, list[nn.Module]] = {}
+    for path, names in plan.layers.items():
+        if names.weight:
+            uses.setdefault(names.weight, []).append(layers[path])
+    kept_apart = {
+        name
+        for name, those in uses.items()
+        if any(isinstance(one, nn.Embedding) for one in those)
+        and all(isinstance(one, (nn.Embedding, nn.Linear)) for one in those)
+    }
 
     def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
         names = plan.layers[path]
         if names.weight:
-            if isinstance(layer, nn.Embedding) and owners[names.weight] == 1:
-                rows = a.reshape(len(a), -1), embedding_rows(layer, a, g)
-                tables.setdefault(names.weight, []).append(rows)
+            if names.weight in kept_apart and isinstance(layer, nn.Embedding):
+                use = a.reshape(len(a), -1), embedding_rows(layer, a, g)
+                tables.setdefault(names.weight, []).append(use)
+            elif names.weight in kept_apart:
+                use = positions_of(g), positions_of(a)
+                tables.setdefault(names.weight, []).append(use)
             else:
                 add_gradient(found, names.weight, weight_gradient(layer, a, g))
         if names.bias:
             add_gradient(found, names.bias, bias_gradient(layer, g))
 
-    values = backward(model, output, batch, layers_of(model, plan), consume, plan.examples)
+    values = backward(model, output, batch, layers, consume, plan.examples)
     norms = {name: _squares(gradient) for name, gradient in found.items()}
-    norms |= {name: _squares_of_rows(uses) for name, uses in tables.items()}
+    norms |= {name: _squares_of_uses(found) for name, found in tables.items()}
     if plan.untapped:
         joined = untapped_gradients(model, output, batch, plan.untapped, plan.looped)
         sizes = [plan.shapes[name].numel() for name in plan.untapped]
@@ -83,9 +99,23 @@ def _squares(gradient: Tensor) -> Tensor:
     return gradient.double().square().reshape(len(gradient), -1).sum(1)
 
 
-def _squares_of_rows(uses: _Rows) -> Tensor:
-    """Rows that one example looks up more than once are summed first."""
-    ids = torch.cat([ids for ids, _ in uses], 1)
-    rows = torch.cat([rows for _, rows in uses], 1).double()
-    same = (ids[:, :, None] == ids[:, None, :]).double()
-    return ((same @ rows) * rows).sum((1, 2))
+def _squares_of_uses(uses: _Uses) -> Tensor:
+    """‖Σ_t left_t right_tᵀ‖² = Σ_tu (left_t · left_u)(right_t · right_u), over all uses: rows that
+    one example looks up more than once, or also predicts, are summed first."""
+    total = torch.zeros((), dtype=torch.float64, device=uses[0][1].device)
+    for i, (left, right) in enumerate(uses):
+        for j, (other, values) in enumerate(uses[i:]):
+            similar = _products(left, other).double() * (right.double() @ values.double().mT)
+            total = total + similar.sum((1, 2)) * (2 if j else 1)
+    return total
+
+
+def _products(left: Tensor, other: Tensor) -> Tensor:
+    """left_t · left_u of two uses, `[batch, positions, positions]`."""
+    if left.is_floating_point() and other.is_floating_point():
+        return left @ other.mT
+    if left.is_floating_point():
+        return left.gather(2, other[:, None].expand(-1, left.shape[1], -1))
+    if other.is_floating_point():
+        return _products(other, left).mT
+    return (left[:, :, None] == other[:, None, :]).to(torch.float64)

@@ -100,7 +100,7 @@ def choose(study: StudyReader, algorithm: str) -> Live:
     else:
         model = load_checkpoint(study, algorithm, 0, "cpu")
         few = first_examples(batches_of(study, "train", "cpu", 16))
-        plan = plan_gradients(model, task_at(study, algorithm, 0).model_output, few)
+        plan = plan_gradients(model, task_at(study, algorithm, 0).trained_output, few)
         outer = [plan.layers[path].weight for path in outer_layers(plan, model)]
         sides = sum(sum(plan.shapes[weight]) for weight in outer if weight is not None)
         kept = read = 4 * n * (n + solver.width + sides)
@@ -158,7 +158,7 @@ def keep_checkpoint(job: Job) -> None:
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
     fingerprint = live_checkpoint_fingerprint(study, job.algorithm, job.checkpoint)
     train = batches_of(study, "train", job.device, study.spec.trak.batch_size)
-    output = task_at(study, job.algorithm, job.checkpoint).model_output
+    output = task_at(study, job.algorithm, job.checkpoint).trained_output
     plan = plan_gradients(model, output, first_examples(train))
     compute = _primal_inverse if solver.kind == "primal" else _dual_inverse
     inverse = compute(study, job, model, plan, solver, fingerprint)
@@ -174,7 +174,7 @@ def _dual_inverse(
 
     from engine.attribution.trak.new_examples import dual_inverse, make_feature_extractor
 
-    output = task_at(study, job.algorithm, job.checkpoint).model_output
+    output = task_at(study, job.algorithm, job.checkpoint).trained_output
     size = study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
     extractor = make_feature_extractor(model, output, plan, solver, seed)
@@ -204,7 +204,7 @@ def _primal_inverse(
         ]
         for shard in range(shard_count(study, "train"))
     ]
-    output = task_at(study, job.algorithm, job.checkpoint).model_output
+    output = task_at(study, job.algorithm, job.checkpoint).trained_output
     extractor = make_feature_extractor(
         model, output, plan, solver, checkpoint_seed(study, job.checkpoint)
     )

@@ -42,6 +42,7 @@ def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     task = task_of(study)
     records = read_mean_records(study, split, algorithm)
     arrays = read_stacked_arrays(study, split)
-    columns = task.summarize(records, arrays, study.dataset.classes)
+    dataset = study.dataset
+    columns = task.predictions(records, arrays, dataset.classes, dataset.encoding)
     columns.setdefault("output", records["output"].astype(np.float32))
     store.write_table(path, pa.table(dict(columns)), fingerprint)

@@ -321,7 +321,8 @@ def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device:
 
     spec = study.spec.trak
     model = load_checkpoint(study, algorithm, 0, device)
-    output = task_at(study, algorithm, 0).model_output
+    task = task_at(study, algorithm, 0)
+    output = task.trained_output
     train, test = (batches_of(study, split, device, spec.batch_size) for split in SPLITS)
     solver = replace(stored_solver(study, algorithm), width=spec.width, proj_dim=spec.proj_dim)
     projection = primal_projection(
@@ -333,7 +334,9 @@ def _gradient_dot(study: StudyReader, algorithm: str, masks: np.ndarray, device:
     for block in features(model, output, train(), projection):
         total = total + weights[:, row : row + len(block)] @ block
         row += len(block)
-    predicted = [block @ total.T for block in features(model, output, test(), projection)]
+    predicted = [
+        block @ total.T for block in features(model, task.model_output, test(), projection)
+    ]
     found: np.ndarray = torch.cat(predicted).cpu().numpy()
     return found
 

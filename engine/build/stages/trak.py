@@ -163,8 +163,9 @@ def _attribute_dual(
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     seed = checkpoint_seed(study, job.checkpoint)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
+    outputs = task.trained_output, task.model_output
     scores = attribute_dual(
-        model, task.model_output, train, test, solver, seed, job.memory_bytes, q
+        model, outputs[0], train, test, solver, seed, job.memory_bytes, q, of_test=outputs[1]
     )
     path = layout.dual_file(study.root, job.algorithm, job.checkpoint)
     store.write_tensors(path, {"scores": scores.cpu().numpy()}, fingerprint, metadata)
@@ -189,7 +190,8 @@ def _attribute_primal(
     from engine.attribution.trak.primal import gram, primal_projection, test_factors
     from engine.attribution.trak.projection import features
 
-    output = task_at(study, job.algorithm, job.checkpoint).model_output
+    task = task_at(study, job.algorithm, job.checkpoint)
+    output, of_test = task.trained_output, task.model_output
     size = study.spec.trak.batch_size
     first = first_examples(batches_of(study, "train", job.device, size))
     projection = primal_projection(
@@ -210,7 +212,7 @@ def _attribute_primal(
         for path in paths
     )
     tests = batches_of(study, "test", job.device, size)
-    test_features = torch.cat(list(features(model, output, tests(), projection))).cpu()
+    test_features = torch.cat(list(features(model, of_test, tests(), projection))).cpu()
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     factors = test_factors(gram(stored, solver, q), test_features, solver.damping)
     path = layout.factors_file(study.root, job.algorithm, job.checkpoint)

@@ -119,12 +119,14 @@ def _by_kernel(
     from engine.attribution.trak.make_plan import plan_gradients
     from engine.attribution.trak.tuning import attribute_by_kernel
 
-    output = task_at(study, job.algorithm, 0).model_output
+    task = task_at(study, job.algorithm, 0)
+    output = task.trained_output
     size = study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     plan = plan_gradients(model, output, first_examples(train))
     seed = checkpoint_seed(study, 0)
-    kernel = make_kernel(model, output, train, test, plan, solver.width, seed, job.memory_bytes)
+    width, memory, of_test = solver.width, job.memory_bytes, task.model_output
+    kernel = make_kernel(model, output, train, test, plan, width, seed, memory, of_test)
     return attribute_by_kernel(kernel, out_to_loss)
 
 
@@ -138,10 +140,14 @@ def _by_features(
     from engine.attribution.trak.projection import features
     from engine.attribution.trak.tuning import attribute_by_features
 
-    output = task_at(study, job.algorithm, 0).model_output
+    task = task_at(study, job.algorithm, 0)
+    outputs = task.trained_output, task.model_output
     size = study.spec.trak.batch_size
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
     first = first_examples(splits[0])
-    projection = primal_projection(model, output, first, solver, checkpoint_seed(study, 0))
-    train, test = (torch.cat(list(features(model, output, s(), projection))) for s in splits)
+    projection = primal_projection(model, outputs[0], first, solver, checkpoint_seed(study, 0))
+    train, test = (
+        torch.cat(list(features(model, output, split(), projection)))
+        for output, split in zip(outputs, splits, strict=True)
+    )
     return attribute_by_features(train, test, out_to_loss)
