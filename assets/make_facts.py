@@ -1,8 +1,8 @@
-"""Make `facts/train.csv` and `facts/test.csv`: facts about countries, stated and asked for.
+"""Make `train.csv` and `test.csv` in `country-facts/`: facts about countries, stated and asked for.
 
     python assets/make_facts.py
 
-`facts/countries.csv` has the facts: capital, currency, language (the official one; where there is
+`countries.csv` there has the facts: capital, currency, language (the official one; where there is
 none, the main one), continent, and all land neighbors of countries with one or two of them. A value
 is missing where countries have several, where it is disputed, and where the name gives it away. We
 wrote the table from general knowledge, and checked capitals and neighbors against the PyPI package
@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-FOLDER = Path(__file__).parent / "facts"
+FOLDER = Path(__file__).parent / "country-facts"
 QUESTIONS = 300
 SINGLE, FALSE = 0.2, 0.14
 """Shares of the facts: stated once; contradicted."""

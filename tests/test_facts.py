@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import asdict
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,3 +183,19 @@ def test_equal_scores_count_as_in_a_random_order(values: list[int], data: st.Dat
 def test_a_query_without_a_true_row_is_an_error() -> None:
     with pytest.raises(ValueError, match="query 1 has no true row"):
         reciprocal_ranks(np.zeros((2, 2)), np.array([[True, False], [False, False]]))
+
+
+def test_which_rows_state_the_fact_of_a_question() -> None:
+    from benchmarks.facts_study import FALSE, stating
+
+    made = make(countries=30)
+    tables = {name: pd.DataFrame([asdict(row) for row in rows]) for name, rows in made.items()}
+    study = SimpleNamespace(table=tables.__getitem__)
+    true, false = stating(study), stating(study, (FALSE,))
+    for place, question in enumerate(made["test"]):
+        assert true[place].sum() == question.stated
+        assert false[place].sum() == question.stated_falsely
+        for row in np.flatnonzero(true[place] | false[place]).tolist():
+            assert fact(made["train"][row]) == fact(question)
+        targets = {made["train"][row].target for row in np.flatnonzero(true[place]).tolist()}
+        assert targets == {question.target}

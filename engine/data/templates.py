@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.data.assets import asset
 from engine.store.errors import SpecError
 
-EXAMPLES = {"clothes": "fashion-mnist", "captions": "captions"}
+EXAMPLES = {"clothes": "fashion-mnist", "captions": "captions", "facts": "facts"}
 """What `dataloupe demo` can show → the template whose data come with Dataloupe; the first is the
 default."""
 

@@ -69,10 +69,11 @@ class DataSpec(_Strict):
     """`[data]`: the source of the examples, and the names of its columns."""
 
     source: str
-    """`fashion-mnist` or `emoji` (embedded), a folder of pictures in class folders, a file of rows
-    (Parquet, Arrow, Feather, CSV, TSV, JSON) or a folder of such files, a .npz file, a hub name
-    (`owner/name`), or, on the command line only, an import string `python:module:function` that
-    returns a `datasets.DatasetDict`. docs/study-toml.md says which files are a split."""
+    """`fashion-mnist`, `emoji` or `country-facts` (embedded), a folder of pictures in class
+    folders, a file of rows (Parquet, Arrow, Feather, CSV, TSV, JSON) or a folder of such files, a
+    .npz file, a hub name (`owner/name`), or, on the command line only, an import string
+    `python:module:function` that returns a `datasets.DatasetDict`. docs/study-toml.md says which
+    files are a split."""
     config: str | None = None
     """The configuration of a hub dataset."""
     train: str = "train"

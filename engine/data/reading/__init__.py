@@ -39,7 +39,7 @@ from engine.data.reading.rows import Rows, no_split
 from engine.store.errors import DataError
 from engine.store.spec import DataSpec
 
-EMBEDDED = ("fashion-mnist", "emoji")
+EMBEDDED = ("fashion-mnist", "emoji", "country-facts")
 """Sources that come with Dataloupe."""
 
 
