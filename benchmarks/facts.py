@@ -10,7 +10,7 @@ runs).
 
 Methods are `ours_N` (TRAK of N checkpoints), `hybrid`, `bm25` (sources and targets, the answer
 included), `bm25_source`, `embedding` (mean cosine of the checkpoints), `gradient_cosine` (one
-checkpoint) and `random`.
+checkpoint), `traker_1` (traker of one checkpoint) and `random`.
 
 - `exact_match`: share of the questions that the checkpoints together answer right, and by kind and
   relation.
@@ -97,6 +97,7 @@ def lds_of(study: Study) -> dict[str, Any]:
         "ours_thresholded": {str(MOST): rounded(quality.methods[TRAK].lds)},
         "hybrid": {str(MOST): rounded(quality.methods[HYBRID].lds)},
         "gradient_cosine": {"1": scored(METHODS["gradient_cosine"](), test)},
+        "traker_1": {"1": scored(METHODS["traker_1"](), test)},
     }
     for name in ("bm25", "bm25_source", "embedding", "random"):
         found[name] = {str(MOST): scored(METHODS[name](), test)}

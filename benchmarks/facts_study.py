@@ -6,6 +6,7 @@ less is measured) or `tiny` (whether every part runs; the numbers mean nothing).
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,9 +17,12 @@ import numpy as np
 from assets.make_facts import make, write
 from benchmarks._server import ROOT
 from benchmarks._study import built
+from benchmarks.facts_traker import traker
 from benchmarks.text_lds import gradient_cosine
 from benchmarks.text_study import bm25, embedding_cosines, random_scores
 from engine import Study
+from engine.attribution.scores.factors import combine
+from engine.build.batches import stored_out_to_loss
 from engine.data.templates import spec_from_template
 from engine.store.layout import HYBRID, SPLITS, TRAK, Split
 
@@ -27,7 +31,7 @@ STATEMENTS, FALSE = ("statement", "only statement"), "false statement"
 """Kinds of training rows that state a fact, and of those that contradict it."""
 
 
-PEERS = ("bm25", "embedding", "gradient_cosine")
+PEERS = ("bm25", "embedding", "gradient_cosine", "traker_1")
 """Other methods; random scores are none."""
 
 
@@ -57,7 +61,7 @@ class Size:
     checkpoints: tuple[int, ...] = (1, 5)
     masks: int = 80
     removed: int = 5
-    losing: tuple[str, ...] = ("ours_1", "ours_5", "hybrid", *PEERS, "random")
+    losing: tuple[str, ...] = ("ours_1", "ours_5", "hybrid", "bm25", "embedding", "random")
     questions: int = 100
     together: int = 5
     seeds: int = 3
@@ -176,6 +180,11 @@ def _ours(checkpoints: int, method: str = TRAK) -> Callable[[], np.ndarray]:
     return scores
 
 
+def _traker() -> np.ndarray:
+    study = facts_study()
+    return combine(traker(study, 0), 1, stored_out_to_loss(study, next(iter(study.algorithms)), 0))
+
+
 METHODS: dict[str, Callable[[], np.ndarray]] = {
     **{f"ours_{count}": _ours(count) for count in SIZE.checkpoints},
     "hybrid": _ours(MOST, HYBRID),
@@ -183,6 +192,7 @@ METHODS: dict[str, Callable[[], np.ndarray]] = {
     "bm25_source": _bm25_of(sources),
     "embedding": lambda: embedding_cosines(facts_study(), MOST),
     "gradient_cosine": lambda: gradient_cosine(facts_study(), 0),
+    "traker_1": functools.cache(_traker),
     "random": lambda: random_scores(facts_study(), 0),
 }
 """Name → scores `[n_test, n_train]`. `bm25` reads sources and targets, questions' answers too."""
