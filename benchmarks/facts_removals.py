@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from engine.tasks.sequences import log_likelihood
 
 from benchmarks._report import log
 from benchmarks.clip_lds import mean_with_interval
@@ -19,6 +18,7 @@ from engine.build.retraining import NOTHING, removal_of, retrain, retrained
 from engine.build.tasks import task_at
 from engine.store.rows import evenly_spread
 from engine.study.examples import read_stacked_arrays
+from engine.tasks.sequences import log_likelihood
 from engine.training.outputs import read_batch
 
 STEP = 0.1

@@ -148,7 +148,10 @@ def train_pieces(texts: Iterable[str], size: int) -> Tokenizer:
     special = [_PAD, _END, _UNK]
     made = library.Tokenizer(library.models.BPE(unk_token=_UNK))
     made.normalizer = library.normalizers.NFKC()
-    made.pre_tokenizer = library.pre_tokenizers.Metaspace()
+    # Without the second, "Chile" and "Chile?" would have no piece in common.
+    made.pre_tokenizer = library.pre_tokenizers.Sequence(
+        [library.pre_tokenizers.Metaspace(), library.pre_tokenizers.Punctuation()]
+    )
     made.decoder = library.decoders.Metaspace()
     trainer = library.trainers.BpeTrainer(
         vocab_size=size, special_tokens=special, show_progress=False

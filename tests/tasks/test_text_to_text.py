@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch.nn import functional
 
 from engine.attribution.ensemble import checkpoint_vote
@@ -87,6 +88,16 @@ def test_the_tokenizer_is_the_training_splits_alone_and_always_the_same() -> Non
     vocabulary = json.loads(one)["model"]["vocab"]
     assert (vocabulary["<pad>"], vocabulary["<end>"], vocabulary["<unk>"]) == (0, 1, 2)
     assert len(vocabulary) <= 60
+
+
+def test_words_have_the_same_pieces_before_punctuation() -> None:
+    texts = ["Is Chile large?", "In Chile, it is.", "Chile", "Chile?"] * 5
+    found = Tokenizer.from_str(train_pieces(iter(texts), 60).content)
+    whole = found.encode("Chile").tokens[:-1]
+    for text in ("Chile?", "Chile, it"):
+        tokens = found.encode(text)
+        assert tokens.tokens[: len(whole)] == whole == ["▁Chile"]
+        assert found.decode(tokens.ids) == text
 
 
 def test_labels_are_the_target_and_nothing_else(
