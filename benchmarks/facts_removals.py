@@ -56,7 +56,7 @@ def tail_patch(study: Study) -> dict[str, Any]:
             with torch.no_grad():
                 for parameter in model.parameters():
                     if parameter.grad is not None:
-                        parameter -= STEP * parameter.grad
+                        parameter.sub_(parameter.grad, alpha=STEP)
                 rises.append(float(log_likelihood(model, tests[test])[0]) - before[test])
                 for key, parameter in model.named_parameters():
                     parameter.copy_(start[key])
