@@ -208,6 +208,7 @@ REASONS = {
     "engine/attribution/search": "the image of a linear map; the words of BM25",
     "engine/attribution/logit_gap": "logits of classes, for what needs classes",
     "engine/attribution/softmax": "probabilities of classes, for what needs classes",
+    "engine/attribution/newton": "serves unlearning",
     "engine/attribution/trak/removal_direction": "serves unlearning",
     "engine/build/encoding": "shards hold thumbnails, if any",
     "engine/build/model_checks": "kept logits of a bank need classes",

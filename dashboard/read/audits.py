@@ -8,7 +8,6 @@ from pathlib import Path
 import streamlit as st
 
 from engine.applications.unlearning.audit_record import Audit, read_audits
-from engine.applications.unlearning.bank_changes import SOURCES, Source, check_source
 from engine.applications.unlearning.before_after import (
     BeforeAfter,
     before_after_files,
@@ -17,6 +16,7 @@ from engine.applications.unlearning.before_after import (
 from engine.applications.unlearning.method_verdict import best
 from engine.applications.unlearning.predicted_effect import PredictedMargins, read_predicted_margins
 from engine.applications.unlearning.settings import TITLES
+from engine.applications.unlearning.sources import SOURCES, Source, check_source
 from engine.build.retraining import Removal, retrained_fingerprint
 from engine.running.jobs.queue import Job, jobs
 from engine.store import layout

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from engine.api import Study
 from engine.applications.unlearning.settings import GRIDS
+from engine.applications.unlearning.sources import SOURCES
 from engine.cli.arguments import Verbs, add_algorithm, add_json, add_machine
 from engine.cli.printing import console, print_json, table
 from engine.store.errors import DataloupeError
@@ -41,9 +42,10 @@ def add_verbs(verbs: Verbs) -> None:
     )
     unlearn.add_argument(
         "--by",
-        choices=("trak", "datamodel", "hybrid"),
-        help="scores that matching takes its targets from; datamodel and hybrid need a run bank "
-        "with logits (default: hybrid where the study has them, else trak)",
+        choices=SOURCES,
+        help="what predicts the targets of matching; newton and combined need models trained by "
+        "SGD; combined, hybrid and datamodel need a run bank with logits (default: the first that "
+        "the study allows)",
     )
     unlearn.add_argument(
         "--audit",

@@ -30,6 +30,16 @@ def learning_rate(recipe: AlgorithmSpec, step: int, n_steps: int) -> float:
     return recipe.learning_rate * falling[recipe.schedule]
 
 
+def training_time(recipe: AlgorithmSpec, n_examples: int) -> float:
+    """The time for which SGD on `n_examples` follows the gradient: the sum of all learning rates.
+
+    With momentum m, a step goes on for 1/(1 − m) steps.
+    """
+    n_steps = recipe.epochs * max(1, n_examples // recipe.batch_size)
+    rates = sum(learning_rate(recipe, step, n_steps) for step in range(n_steps))
+    return rates / (1 - recipe.momentum)
+
+
 def make_optimizer(model: nn.Module, recipe: AlgorithmSpec) -> torch.optim.Optimizer:
     """The recipe's optimizer for the trained parameters of a model."""
     parameters = parameter_groups(model, recipe)

@@ -18,7 +18,6 @@ from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.bank_changes import (
     bank_logits,
-    best_source,
     class_scores,
     predict_changes_by_bank,
 )
@@ -29,15 +28,17 @@ from engine.applications.unlearning.logit_changes import (
     changes_fingerprint,
     predict_logit_changes,
     predicted_changes,
+    trak_directions,
     units,
 )
 from engine.applications.unlearning.logits import ClassLogits
 from engine.applications.unlearning.method_verdict import method_verdict
 from engine.applications.unlearning.methods import METHODS, Examples, Setup
-from engine.applications.unlearning.oracles import oracle_file
+from engine.applications.unlearning.oracles import oracle_file, oracle_logits
 from engine.applications.unlearning.rows import Rows, labels_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.settings_search import Divergences, choose
+from engine.applications.unlearning.sources import best_source
 from engine.applications.unlearning.validation import validation_set
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.softmax import margins
@@ -47,6 +48,7 @@ from engine.cli.main import main
 from engine.running.jobs.kinds import kind
 from engine.store import layout
 from engine.study.examples import read_stacked_arrays
+from engine.study.models import read_mean_logits
 from engine.study.score_matrices import read_score_matrix
 from engine.tasks import load_task, margin
 from engine.tasks.classification import logits
@@ -86,7 +88,7 @@ def test_predicted_margins_are_the_sums_of_scores(study: Study) -> None:
     found = predict_logit_changes(
         study,
         "mlp",
-        FORGET,
+        trak_directions(study, "mlp", FORGET, "cpu"),
         {"test": read_stacked_arrays(study, "test")},
         lambda model, batch: task.model_output(model, batch)[:, None],
     )["test"][:, 0]
@@ -151,7 +153,14 @@ def test_a_bank_with_logits_predicts_them_too(
     by_trak = predicted_changes(with_logits, FORGET, FORGET, "mlp")
     np.testing.assert_array_equal(found.test, by_trak.test)
     assert np.abs(found.forget - by_trak.forget).max() > 1e-3
-    assert best_source(with_logits, "mlp") == "hybrid"
+    by_newton = predicted_changes(with_logits, FORGET, FORGET, "mlp", source="newton")
+    combined = predicted_changes(with_logits, FORGET, FORGET, "mlp", source="combined")
+    mean = (found.forget + by_newton.forget) / 2
+    np.testing.assert_allclose(combined.forget, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(combined.retain, by_newton.retain)
+    assert best_source(with_logits, "mlp") == "combined"
+    with_adamw = change(with_logits.root, "batch_size = 64", 'batch_size = 64\noptimizer = "adamw"')
+    assert best_source(with_adamw, "mlp") == "hybrid"
     # However many examples are scored together.
     monkeypatch.setattr(bank_changes, "_SCORES", 0)
     monkeypatch.setattr(bank_changes, "_BLOCK", 7)
@@ -162,11 +171,29 @@ def test_a_bank_with_logits_predicts_them_too(
 
 
 def test_a_bank_without_logits_says_what_to_set(study: Study) -> None:
-    assert best_source(study, "mlp") == "trak"
     with pytest.raises(StoreError, match="logits = true"):
         predicted_changes(study, FORGET, FORGET, "mlp", source="hybrid")
     with pytest.raises(DataloupeError, match="by 'magic'"):
         predicted_changes(study, FORGET, FORGET, "mlp", source="magic")
+
+
+def test_a_newton_step_predicts_what_retraining_does(study: Study, audited: Audit) -> None:
+    assert best_source(study, "mlp") == audited.source == "newton"
+    retrained = oracle_logits(study, "mlp", FORGET, FORGET, N)
+    rows = np.array(FORGET)
+    labels, before = labels_of(study, rows), read_mean_logits(study, "train", "mlp", rows)
+    after = retrained.of(rows).mean(axis=0)
+    actual = margins(after, labels) - margins(before, labels)
+    change = predicted_changes(study, FORGET, FORGET, "mlp", source="newton").forget
+    predicted = margins(before + change, labels) - margins(before, labels)
+    assert np.corrcoef(predicted, actual)[0, 1] > 0.5, (predicted, actual)
+
+
+def test_a_newton_step_needs_rates_of_sgd(study: Study) -> None:
+    with_adamw = change(study.root, "batch_size = 64", 'batch_size = 64\noptimizer = "adamw"')
+    assert best_source(with_adamw, "mlp") == "trak"
+    with pytest.raises(SpecError, match="trained by SGD, and mlp is trained by adamw"):
+        predicted_changes(with_adamw, FORGET, FORGET, "mlp", source="newton")
 
 
 # --- methods --------------------------------------------------------------------------------------

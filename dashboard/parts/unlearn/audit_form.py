@@ -12,10 +12,10 @@ from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import warning
 from dashboard.read.audits import latest_job, sources, title_of
 from engine.applications.brittle.supports import MOST
-from engine.applications.unlearning.bank_changes import Source, best_source
 from engine.applications.unlearning.checks import FEWEST, MODELS_DEFAULT
 from engine.applications.unlearning.cost import AuditCost, audit_cost
 from engine.applications.unlearning.settings import BUDGET, TITLES, UNCHANGED
+from engine.applications.unlearning.sources import Source, best_source
 from engine.build.retraining import Removal
 from engine.running.jobs.queue import Job
 from engine.study.reader import StudyReader
@@ -24,9 +24,11 @@ KIND = "unlearn"
 METHODS = [method for method in TITLES if method != UNCHANGED]
 CHOSEN = ["matching", "scrub"]
 PREDICTORS: dict[Source, str] = {
+    "combined": "Newton step + runs",
+    "newton": "Newton step",
+    "hybrid": "TRAK + runs",
     "trak": "TRAK",
     "datamodel": "Datamodels",
-    "hybrid": "TRAK + runs",
 }
 
 

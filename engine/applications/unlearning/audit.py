@@ -22,7 +22,6 @@ from engine.applications.unlearning.audit_record import (
     MethodAudit,
     keep_audit,
 )
-from engine.applications.unlearning.bank_changes import Source, best_source
 from engine.applications.unlearning.checks import MODELS_DEFAULT, check_audit
 from engine.applications.unlearning.judging import (
     agreement,
@@ -47,6 +46,7 @@ from engine.applications.unlearning.oracles import (
 from engine.applications.unlearning.rows import forget_set, rows_of
 from engine.applications.unlearning.settings import BUDGET, GRIDS, UNCHANGED, Hyper
 from engine.applications.unlearning.settings_search import MODELS, search
+from engine.applications.unlearning.sources import Source, best_source
 from engine.applications.unlearning.unlearned import unlearn_models
 from engine.applications.unlearning.validation import validation_set
 from engine.build.retraining import (

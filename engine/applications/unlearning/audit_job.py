@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.applications.unlearning.audit import audit
-from engine.applications.unlearning.bank_changes import best_source
 from engine.applications.unlearning.checks import MODELS_DEFAULT, check_audit
 from engine.applications.unlearning.klom import DIRECTION
 from engine.applications.unlearning.rows import forget_set
 from engine.applications.unlearning.settings import BUDGET
+from engine.applications.unlearning.sources import best_source
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
 from engine.study.reader import StudyReader

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from engine import store
-from engine.applications.unlearning.bank_changes import Source
 from engine.applications.unlearning.klom import Direction, Klom
+from engine.applications.unlearning.sources import Source
 from engine.attribution.evaluation.quality import Measured
 from engine.store import layout
 from engine.store.errors import MissingFile

@@ -8,23 +8,23 @@ examples. Only the sum of its weights over the forget set is kept. The bank must
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine import store
+from engine.applications.unlearning.sources import Source
 from engine.attribution.datamodels.run_bank import mean_of_seeds
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
 from engine.build.tasks import task_of
 from engine.store import layout
-from engine.store.errors import DataloupeError, StoreError
 from engine.store.layout import HYBRID, SPLITS, Split
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.study.run_banks import has_bank, read_bank, read_bank_import
+from engine.study.run_banks import read_bank
 from engine.study.score_matrices import stored_solver
 from engine.tasks import Task
 
@@ -34,58 +34,12 @@ if TYPE_CHECKING:
 
     from engine.attribution.trak.plan import Batch, Output
 
-Source = Literal["trak", "datamodel", "hybrid"]
-SOURCES: tuple[Source, ...] = ("trak", "datamodel", "hybrid")
 _BLOCK = 64
 """Examples whose class logits are fitted together."""
 _SCORES = 60_000_000
 """Scores that are in memory at once: 240 MB. Each block of them solves every checkpoint's system
 anew, so blocks are large."""
 _CLASS = "context_class"
-
-
-def check_source(study: StudyReader, algorithm: str, source: str) -> None:
-    """Reject a source that cannot predict class logits in this study.
-
-    Raises:
-        DataloupeError: There is no such source. StoreError: There is no bank with logits.
-    """
-    if source not in SOURCES:
-        raise DataloupeError(
-            f"Changes cannot be predicted by {source!r}. Choose one of {', '.join(SOURCES)}."
-        )
-    if source == "trak":
-        return
-    if read_bank_import(study, algorithm) or not study.spec.subset_runs.logits:
-        raise StoreError(
-            f"To predict class logits by {source}, the run bank of {algorithm} must keep them: "
-            f"set logits = true under [subset_runs] in {layout.spec_file(study.root)} and build "
-            "it again."
-        )
-    if not has_bank(study, algorithm):
-        raise StoreError(
-            f"The run bank of {algorithm} is incomplete. `dataloupe build {study.root}` "
-            "finishes it."
-        )
-    if source == "hybrid":
-        if not layout.method_file(study.root, algorithm, HYBRID).exists():
-            raise StoreError(
-                f"{algorithm} has no hybrid yet. `dataloupe build {study.root}` makes it."
-            )
-        if stored_solver(study, algorithm).kind == "primal":
-            raise DataloupeError(
-                "The hybrid of class logits needs a dual solver, and this study has the primal "
-                "one: predict by trak or datamodel."
-            )
-
-
-def best_source(study: StudyReader, algorithm: str) -> Source:
-    """The hybrid where the study can predict by it, else TRAK."""
-    try:
-        check_source(study, algorithm, "hybrid")
-    except DataloupeError:
-        return "trak"
-    return "hybrid"
 
 
 def predict_changes_by_bank(

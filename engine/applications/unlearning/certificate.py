@@ -16,13 +16,13 @@ from typing import Any
 
 from engine import store
 from engine.applications.unlearning.audit_record import Audit, read_audits
-from engine.applications.unlearning.bank_changes import Source, best_source, check_source
 from engine.applications.unlearning.checks import check_methods, check_scores
 from engine.applications.unlearning.logit_changes import changes_fingerprint
 from engine.applications.unlearning.method_jobs import method_job
 from engine.applications.unlearning.oracles import oracles_fingerprint
 from engine.applications.unlearning.rows import forget_set
 from engine.applications.unlearning.settings import BUDGET, GRIDS, Hyper
+from engine.applications.unlearning.sources import Source, best_source, check_source
 from engine.applications.unlearning.unlearned import unlearn
 from engine.build.retraining import is_checkpoint, weights_file
 from engine.build.stages.checkpoints import checkpoint_fingerprint

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.applications.unlearning.bank_changes import check_source
 from engine.applications.unlearning.settings import GRIDS
+from engine.applications.unlearning.sources import check_source
 from engine.build.retraining import check_recipe
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError

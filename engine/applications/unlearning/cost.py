@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.applications.unlearning.bank_changes import Source
 from engine.applications.unlearning.logit_changes import cost_of_changes
 from engine.applications.unlearning.oracles import oracles, originals
 from engine.applications.unlearning.settings import GRIDS, UNCHANGED
 from engine.applications.unlearning.settings_search import MODELS
+from engine.applications.unlearning.sources import Source
 from engine.applications.unlearning.validation import validation_set
 from engine.build.retraining import Removal, is_trained
 from engine.study.reader import StudyReader

@@ -10,7 +10,6 @@ import numpy as np
 from engine import store
 from engine.applications.unlearning import klom
 from engine.applications.unlearning.audit_record import PARTS, Judged, MethodAudit, Part
-from engine.applications.unlearning.bank_changes import Source
 from engine.applications.unlearning.cost import retraining_cost
 from engine.applications.unlearning.klom import Direction
 from engine.applications.unlearning.logit_changes import LogitChanges, cost_of_changes
@@ -24,6 +23,7 @@ from engine.applications.unlearning.model_tests import (
 )
 from engine.applications.unlearning.rows import Rows, labels_of
 from engine.applications.unlearning.settings import UNCHANGED, Cost
+from engine.applications.unlearning.sources import Source
 from engine.applications.unlearning.unlearned import (
     Unlearning,
     unlearned_file,

@@ -1,4 +1,4 @@
-"""Predict the change of every class logit after forgetting, from the study's TRAK scores.
+"""Predict the change of every class logit after forgetting.
 
 Changes are means over checkpoints, in units of the output if there are subset runs to calibrate
 them. There is one shard per forget set, with the examples that methods learn from and every test
@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.bank_changes import (
-    Source,
-    check_source,
-    predict_changes_by_bank,
-)
+from engine.applications.unlearning.bank_changes import predict_changes_by_bank
 from engine.applications.unlearning.rows import rows_of
+from engine.applications.unlearning.settings import NEWTON_ITERATIONS
+from engine.applications.unlearning.sources import FROM_BANK, WITH_NEWTON, Source, check_source
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.build.retraining import Removal
@@ -43,8 +41,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.attribution.trak.plan import Batch
     from engine.attribution.trak.removal_direction import Logits
     from engine.attribution.trak.solver import Solver
+
+    DirectionOf = Callable[[int, nn.Module], dict[str, torch.Tensor]]
+    """(number of a checkpoint, its model) → where its weights go, by parameter name."""
 
 CODE = 2
 """Increment when the predicted changes for the same forget set would differ."""
@@ -81,9 +83,11 @@ def predicted_changes(
     Args:
         forget: The forget set of the audit, which decides the retain examples to learn from.
         removed: The examples that are forgotten: the forget set, or its validation set.
-        source: TRAK; datamodels of the class logits from a bank that keeps them; or the hybrid for
-            the forgotten examples and TRAK for all others
-            (`engine.applications.unlearning.bank_changes`).
+        source: A Newton step (`engine.attribution.newton`); TRAK; datamodels of the class logits
+            from a bank that keeps them; the hybrid for the forgotten examples and TRAK for all
+            others (`engine.applications.unlearning.bank_changes`); or, `combined`, the mean of the
+            hybrid and a Newton step for the forgotten examples and a Newton step for all others.
+            The two err in different ways: halves know best what an example does to itself.
         on_done: Called with (checkpoints done, checkpoints).
 
     Raises:
@@ -100,9 +104,13 @@ def predicted_changes(
     if not path.exists():
         found = {}
         if source != "datamodel":
-            found = _compute(study, forget, removed, algorithm, device, on_done)
-        if source != "trak":
-            found |= _by_bank(study, forget, removed, algorithm, source, device)
+            found = _compute(study, forget, removed, algorithm, source, device, on_done)
+        if source in FROM_BANK:
+            from_bank = _by_bank(study, forget, removed, algorithm, source, device)
+            if source == "combined":
+                both = found["forget_change"], from_bank["forget_change"]
+                from_bank = {"forget_change": np.mean(both, axis=0)}
+            found |= from_bank
         store.write_tensors(path, found, fingerprint)
     found = store.read_tensors(path, fingerprint)
     return LogitChanges(found["forget_change"], found["retain_change"], found["test_change"], path)
@@ -120,7 +128,7 @@ def changes_fingerprint(
         datamodel_fingerprint(study, algorithm, HYBRID) if has_units else None,
         list(removed),
         rows_of(study, forget).learned.tolist(),
-        [source, bank_fingerprint(study, algorithm) if source != "trak" else None],
+        [source, bank_fingerprint(study, algorithm) if source in FROM_BANK else None],
     )
 
 
@@ -129,6 +137,7 @@ def _compute(
     forget: Removal,
     removed: Removal,
     algorithm: str,
+    source: Source,
     device: str,
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
@@ -141,7 +150,9 @@ def _compute(
         for name, some in rows.items()
     }
     parts["test"] = read_stacked_arrays(study, "test")
-    found = predict_logit_changes(study, algorithm, removed, parts, logits, device, on_done)
+    towards = newton_directions if source in WITH_NEWTON else trak_directions
+    along = towards(study, algorithm, removed, device)
+    found = predict_logit_changes(study, algorithm, along, parts, logits, device, on_done)
     return {f"{name}_change": change for name, change in found.items()}
 
 
@@ -160,9 +171,10 @@ def _by_bank(
         rows["retain"] = "train", rows_of(study, forget).learned
         rows["test"] = "test", np.arange(study.dataset.n_test)
     unit = units(study, algorithm)
+    fitted: Source = "datamodel" if source == "datamodel" else "hybrid"
     return {
         f"{name}_change": predict_changes_by_bank(
-            study, algorithm, source, removed, split, some, unit, device
+            study, algorithm, fitted, removed, split, some, unit, device
         )
         for name, (split, some) in rows.items()
     }
@@ -171,45 +183,87 @@ def _by_bank(
 def predict_logit_changes(
     study: StudyReader,
     algorithm: str,
-    removed: Removal,
+    along: DirectionOf,
     parts: Mapping[str, Mapping[str, np.ndarray]],
     outputs: Logits,
     device: str = "cpu",
     on_done: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Predicted change of any outputs of any examples without `removed`.
+    """Predicted change of any outputs of any examples: the mean over checkpoints.
 
     Args:
+        along: Where the weights of each checkpoint go.
         parts: Name → raw arrays of examples.
         outputs: (model, prepared batch) → `[batch, outputs]`, differentiable.
 
     Returns:
         Name → float32 `[n, outputs]`.
     """
-    import torch
-
-    from engine.attribution.trak.removal_direction import derivative, direction
+    from engine.attribution.trak.removal_direction import derivative
     from engine.training.outputs import batches_by_length
 
     task, encoding = task_of(study), study.dataset.encoding
-    solver, total = stored_solver(study, algorithm), study.checkpoints(algorithm)
-    size, rows = study.spec.trak.batch_size, list(removed)
-    weighing = mean_out_to_loss(study, algorithm, total, solver) * units(study, algorithm)
-    weights = torch.zeros(study.dataset.n_train)
-    weights[rows] = torch.from_numpy(weighing[rows])
+    total, size = study.checkpoints(algorithm), study.spec.trak.batch_size
     sums: dict[str, np.ndarray] = {}
     for checkpoint in range(total):
         model = load_checkpoint(study, algorithm, checkpoint, device)
-        u = _coefficients(study, algorithm, checkpoint, model, solver, weights, device)
-        train = batches_of(study, "train", device, size)
-        along = direction(model, task.model_output, train, u)
+        direction = along(checkpoint, model)
         for name, part in parts.items():
             some = batches_by_length(task, part, encoding, size, device)
-            change = derivative(model, outputs, some, along).cpu().numpy() / -total
+            change = derivative(model, outputs, some, direction).cpu().numpy() / total
             sums[name] = sums[name] + change if name in sums else change
         if on_done is not None:
             on_done(checkpoint + 1, total)
     return sums
+
+
+def trak_directions(
+    study: StudyReader, algorithm: str, removed: Removal, device: str
+) -> DirectionOf:
+    """Where TRAK says that the weights go without `removed`, in units of the output."""
+    import torch
+
+    from engine.attribution.trak.removal_direction import direction
+
+    task, solver, rows = task_of(study), stored_solver(study, algorithm), list(removed)
+    total, size = study.checkpoints(algorithm), study.spec.trak.batch_size
+    weighing = mean_out_to_loss(study, algorithm, total, solver) * units(study, algorithm)
+    weights = torch.zeros(study.dataset.n_train)
+    weights[rows] = torch.from_numpy(weighing[rows])
+
+    def along(checkpoint: int, model: nn.Module) -> dict[str, torch.Tensor]:
+        u = _coefficients(study, algorithm, checkpoint, model, solver, weights, device)
+        train = batches_of(study, "train", device, size)
+        towards = direction(model, task.model_output, train, u)
+        return {name: -tensor for name, tensor in towards.items()}
+
+    return along
+
+
+def newton_directions(
+    study: StudyReader, algorithm: str, removed: Removal, device: str
+) -> DirectionOf:
+    """Where a Newton step moves the weights without `removed`."""
+    import torch
+
+    from engine.attribution.newton import newton_step, ridge_of
+    from engine.tasks.classification import logits
+    from engine.training.optimizer import training_time
+
+    task, recipe = task_of(study), study.algorithms[algorithm]
+    n_train = study.dataset.n_train
+    gone = torch.zeros(n_train, dtype=torch.bool)
+    gone[list(removed)] = True
+    ridge = ridge_of(n_train, training_time(recipe, n_train), recipe.weight_decay)
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        return task.loss(model, batch, recipe.label_smoothing)
+
+    def along(checkpoint: int, model: nn.Module) -> dict[str, torch.Tensor]:
+        train = batches_of(study, "train", device, study.spec.trak.batch_size)
+        return newton_step(model, logits, loss, train, gone, ridge, NEWTON_ITERATIONS)
+
+    return along
 
 
 def _coefficients(
@@ -281,14 +335,17 @@ def cost_of_changes(
 ) -> int:
     """Example-gradients that `predicted_changes` takes, once for all models, on top of the build.
 
-    At each checkpoint, one pass over the training examples and one over the predicted examples; for
-    the hybrid, one more over the training examples, and one for each class over the forgotten ones.
-    A datamodel needs only the bank.
+    At each checkpoint, TRAK takes one pass over the training examples and one over the predicted
+    examples. A Newton step takes one over the training examples for each of its iterations, in
+    which the derivative along a direction counts as another half. The hybrid takes one more over
+    the training examples, and one for each class over the forgotten ones. A datamodel needs only
+    the bank.
     """
     if source == "datamodel":
         return 0
-    examples = len(removed) + len(rows_of(study, forget).learned) + study.dataset.n_test
-    passes = study.dataset.n_train + examples
-    if source == "hybrid":
-        passes += study.dataset.n_train + len(study.dataset.classes) * len(removed)
+    n_train = study.dataset.n_train
+    passes = len(removed) + len(rows_of(study, forget).learned) + study.dataset.n_test
+    passes += NEWTON_ITERATIONS * n_train * 3 // 2 if source in WITH_NEWTON else n_train
+    if source in FROM_BANK:
+        passes += n_train + len(study.dataset.classes) * len(removed)
     return study.checkpoints(algorithm) * passes

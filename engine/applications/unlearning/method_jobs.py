@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.bank_changes import Source
 from engine.applications.unlearning.cost import retraining_cost
 from engine.applications.unlearning.logit_changes import predicted_changes
 from engine.applications.unlearning.logits import ClassLogits, read_logits
 from engine.applications.unlearning.oracles import oracle_logits, oracles_fingerprint, rows_for
 from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import BUDGET, UNCHANGED, Hyper
+from engine.applications.unlearning.sources import Source
 from engine.applications.unlearning.unlearned import Unlearning, unlearned_file
 from engine.build.retraining import Removal
 from engine.store import layout

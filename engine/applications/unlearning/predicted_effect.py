@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.bank_changes import Source, check_source
 from engine.applications.unlearning.checks import check_scores
 from engine.applications.unlearning.logit_changes import changes_fingerprint, predicted_changes
 from engine.applications.unlearning.rows import forget_set, labels_of
+from engine.applications.unlearning.sources import Source, check_source
 from engine.attribution.softmax import margins
 from engine.build.retraining import Removal
 from engine.running import processes

@@ -13,6 +13,11 @@ BUDGET = 0.05
 FORWARD = 1 / 3
 """Cost of a forward pass, where forward and backward together cost 1."""
 
+NEWTON_ITERATIONS = 20
+"""Conjugate gradient steps of a Newton step. On the MLP of benchmarks/unlearning, 12, 20 and 30
+steps leave .24, .24 and .24 of the variance of the actual change unpredicted without 250 of 5,000
+examples along a direction, and .43, .38 and .38 without 250 random ones."""
+
 
 @dataclass(frozen=True)
 class Hyper:

@@ -107,18 +107,27 @@ def derivative(
         batches: The examples.
         along: Direction by parameter name, from `direction`; 0 for parameters it leaves out.
     """
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    tangents = {name: along.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
     found, rows = [], []
     for batch in batches:
-
-        def call(swapped: dict[str, Tensor], batch: Batch = batch) -> Tensor:
-            called = OutputModule(model, logits)
-            named = {f"model.{name}": tensor for name, tensor in swapped.items()}
-            answer: Tensor = torch.func.functional_call(called, named, (batch,))
-            return answer
-
-        with differentiable_attention():
-            found.append(torch.func.jvp(call, (parameters,), (tangents,))[1].detach())
+        with torch.no_grad():
+            found.append(value_and_derivative(model, logits, batch, along)[1])
         rows.append(rows_of(batch, 0))
     return in_order(found, rows)
+
+
+def value_and_derivative(
+    model: nn.Module, logits: Logits, batch: Batch, along: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Class logits of a batch, and their derivative along a direction, as in `derivative`."""
+    parameters = dict(model.named_parameters())
+    tangents = {name: along.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
+
+    def call(swapped: dict[str, Tensor]) -> Tensor:
+        called = OutputModule(model, logits)
+        named = {f"model.{name}": tensor for name, tensor in swapped.items()}
+        answer: Tensor = torch.func.functional_call(called, named, (batch,))
+        return answer
+
+    with differentiable_attention():
+        found = torch.func.jvp(call, (parameters,), (tangents,))
+    return found[0], found[1]
