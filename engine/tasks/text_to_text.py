@@ -49,6 +49,8 @@ _USUAL = (
 )
 """Usual names of columns of targets, the best first."""
 _NO_TARGET = ("input", "label", "id", "file", "split", "source_row")
+NOTHING = "(nothing)"
+"""What is shown of a model that ends its text at once."""
 _MANY_CUT = 0.2
 """From this share of texts that are cut on, the data get a warning."""
 
@@ -267,10 +269,10 @@ def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> B
 
 
 def in_words(ids: np.ndarray, encoding: dict[str, Any]) -> list[str]:
-    """The texts of token ids `[n, tokens]`; −1 stands for none."""
+    """The texts of token ids `[n, tokens]`; −1 stands for none, and a text without any is named."""
     rows = [[token for token in row if token >= 0] for row in np.asarray(ids).tolist()]
     found = tokenizer_of(encoding).decode_batch(rows, skip_special_tokens=True)
-    return [text.strip() for text in found]
+    return [text.strip() or NOTHING for text in found]
 
 
 # --- examples from outside, remarks ---------------------------------------------------------------

@@ -75,6 +75,7 @@ def test_targets_end_and_can_be_read_again(
         assert ids[n - 1] == encoding["end"]
         assert (ids[n:] == encoding["padding"]).all()
         assert in_words(ids[None, :n], encoding) == [target]
+    assert in_words(np.array([[encoding["end"], -1]]), encoding) == ["(nothing)"]
     assert encoding["max_target_tokens"] == arrays["target_length"].max()
     assert encode(list(rows_of()), OPTIONS, encoding).columns["text"][1] == (
         "The home of Bedo is → Rome"
