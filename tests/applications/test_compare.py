@@ -184,7 +184,10 @@ def test_a_text_classifier_is_compared_like_any_other(text_study: Study, tmp_pat
     assert upload.preprocessing == "token ids of the study's own vocabulary."
     about = study.compare("words", upload.id, workers=0)
     assert about["directions"]["a"][0]["reading"].startswith("On examples of")
-    assert as_html(study, about["id"]).startswith("<!doctype html>")
+    report = as_html(study, about["id"])
+    assert report.startswith("<!doctype html>")
+    assert 'class="bar a"' in report
+    assert 'style="width:200px"' in report  # The longest, of all directions.
     worker = trial_worker(study)
     weights = store.read_tensors(layout.checkpoint_file(study.root, "words", 0))
     for name, change, says in (

@@ -137,12 +137,15 @@ def as_html(study: StudyReader, comparison: str) -> str:
     about, provenance = everything["comparison"], everything["provenance"]
     names = {key: str(about[key]["name"]) for key in ("a", "b")}
     show = _examples(study)
+    both = (*about["directions"]["a"], *about["directions"]["b"])
+    largest = max((max(one["own_variance"], one["other_variance"]) for one in both), default=1.0)
     sides = [
         {
             "own": names[key],
             "other": names[other],
             "directions": [
-                _direction(one, names[key], names[other], show) for one in about["directions"][key]
+                _direction(one, {key: names[key], other: names[other]}, largest, show)
+                for one in about["directions"][key]
             ],
         }
         for key, other in (("a", "b"), ("b", "a"))
@@ -199,15 +202,22 @@ def _metadata(study: StudyReader, algorithm: str, uploads: dict[str, Any]) -> di
     return about
 
 
-def _direction(one: dict[str, Any], own: str, other: str, show: Show) -> dict[str, Any]:
-    """A direction with its examples instead of their rows."""
+def _direction(
+    one: dict[str, Any], names: dict[str, str], largest: float, show: Show
+) -> dict[str, Any]:
+    """A direction with its examples instead of their rows.
+
+    Args:
+        names: Of the algorithms `a` and `b`, the one that it is of first.
+        largest: The share of the variance whose bar is longest.
+    """
     shown = {
         key: show(split, one[key])
         for key, split in (("positive", TRAIN), ("negative", TRAIN), ("tests", TEST))
     }
     variances = [
-        (name, kind, one[f"{kind}_variance"], ACCURACY.text(one[f"{kind}_variance"]))
-        for name, kind in ((own, "own"), (other, "other"))
+        (name, letter, one[f"{kind}_variance"] / largest, ACCURACY.text(one[f"{kind}_variance"]))
+        for kind, (letter, name) in zip(("own", "other"), names.items(), strict=True)
     ]
     return {
         **one,
