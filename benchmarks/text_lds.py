@@ -187,10 +187,10 @@ class _Positional(torch.nn.Module):
         token_type_ids: torch.Tensor,  # all 0, as the model has them without being told
         attention_mask: torch.Tensor,
     ) -> torch.Tensor:
-        # A mask of all pairs, because the model makes one from a mask of tokens in a way that vmap
-        # cannot run.
-        n, length = attention_mask.shape
-        pairs = attention_mask.bool()[:, None, None].expand(n, 1, length, length)
+        # What is added to the attention of every query, because the model makes it from a mask of
+        # tokens in a way that vmap cannot run. (Of a mask of booleans, 1 would be added.)
+        away = torch.finfo(torch.float32).min * (1 - attention_mask.float())
+        pairs = away[:, None, None]
         return logits_of(call(self.model, {"input_ids": input_ids, "attention_mask": pairs}))
 
 
