@@ -359,6 +359,22 @@ def test_one_example_under_both(page: Any, compared: Study) -> None:
     )
 
 
+@pytest.mark.parametrize("pane", ["directions", "example"])
+def test_training_examples_of_a_comparison_can_be_selected(
+    page: Any, compared: Study, pane: str
+) -> None:
+    upload = the_upload(compared)
+    app = page(compared, b=upload, pane=pane, selected_train="3-4")
+    training = [group for group in component_of(app, "groups") if group["selectable"]]
+    assert len(training) == {"directions": 1, "example": 2}[pane]
+    assert all(group["selected"] == [3, 4] for group in training)
+    keys = {"explain_selected", "what_if_selected", "unlearn_selected"}
+    assert keys <= {button.key for button in app.button}
+    app.button(key="clear_selection").click().run()
+    assert "selected_train" not in app.query_params
+    assert not keys & {button.key for button in app.button}
+
+
 def test_a_hypothesis_is_shown_and_measured(page: Any, compared: Study, tmp_path: Path) -> None:
     study = compared
     app = page(study, b=the_upload(study), pane="hypothesis")

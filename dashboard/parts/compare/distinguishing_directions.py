@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -13,12 +14,16 @@ from dashboard.location import EXPLAIN, TRAINING, Location, choose, go, keep
 from dashboard.names import plain, short
 from dashboard.parts.compare.direction_space import direction_space
 from dashboard.parts.compare.letters import lettered
+from dashboard.parts.controls.selected_examples import select
+from dashboard.parts.controls.selection_bar import bar_of_chosen
+from dashboard.parts.curation.decision_export import export_training
 from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, Sign, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.read.comparisons import OTHER, Query, significance
 from dashboard.read.rows_in_words import makeup
 from dashboard.read.studies import Examples, examples
+from dashboard.slice_parameters import MOST_PICKED
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
@@ -167,6 +172,7 @@ def one(
         ),
     )
     training = examples(study, "train")
+    bar_of_chosen(study, location, "train", training, partial(export_training, study, location))
     gallery(
         study,
         "train",
@@ -179,6 +185,9 @@ def one(
         lambda row: st.switch_page(
             TRAINING, query_params=location.parameters(train=str(training.ids[row]))
         ),
+        selected=location.selected_train,
+        most=MOST_PICKED,
+        on_select=partial(select, split="train"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -14,12 +15,16 @@ from dashboard.location import TRAINING, Location, go, largest_k_of
 from dashboard.names import short
 from dashboard.parts.compare.letters import lettered
 from dashboard.parts.controls.examples_per_side import sides
+from dashboard.parts.controls.selected_examples import select
+from dashboard.parts.controls.selection_bar import bar_of_chosen
+from dashboard.parts.curation.decision_export import export_training
 from dashboard.parts.gallery.cards import influence_cards
 from dashboard.parts.gallery.example_header import only_example, only_facts
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.quality.quality_badge import quality_badge
 from dashboard.read.studies import badge, examples, requested_row, typed_id
+from dashboard.slice_parameters import MOST_PICKED
 from engine.store.quantities import numbers_mean
 from engine.study.counterfactuals import read_units
 from engine.study.methods import method_title
@@ -48,6 +53,8 @@ def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) 
         key: find_influences(study, row, location.k, about[key]["algorithm"], about[key]["method"])
         for key in ("a", "b")
     }
+    training = examples(study, "train")
+    bar_of_chosen(study, location, "train", training, partial(export_training, study, location))
     for place, sign, title in ((0, "support", "Supporting"), (2, "oppose", "Opposing")):
         test = str(tests["a"].ids[row])
         _both(study, about, found, place, sign, title, row, test, location)
@@ -107,6 +114,9 @@ def _both(
         lambda row: st.switch_page(
             TRAINING, query_params=location.parameters(test=test, train=str(training.ids[row]))
         ),
+        selected=location.selected_train,
+        most=MOST_PICKED,
+        on_select=partial(select, split="train"),
     )
 
 
