@@ -47,7 +47,8 @@ def fold(text: str) -> str:
     """The text in lower case and without accents; marks that are letters are kept."""
     if text.isascii():
         return text.lower()
-    parts = unicodedata.normalize("NFKD", text.casefold())
+    # Once more, because letters such as 𝕊 are capitals only when taken apart.
+    parts = unicodedata.normalize("NFKD", text.casefold()).casefold()
     plain = _ACCENTS.sub("", parts).translate(_NO_PARTS)
     for letter, letters in _LIGATURES.items():
         plain = plain.replace(letter, letters)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from dashboard.parts.gallery.gallery import thumbnail_side
-from dashboard.slice_parameters import SORTS
+from dashboard.slice_parameters import RANKS, SORTS
 from engine.api import Study
 from engine.study.lock import locked
 from engine.study.rankings import read_top
@@ -76,7 +76,10 @@ def test_a_url_restores_the_slice(visit: Any, complete_study: Study) -> None:
     assert [card["row"] for card in cards(app)] == list(wanted.index)
 
 
-@pytest.mark.parametrize("sort", [sort for sort in SORTS if sort != "error"])
+OF_OTHER_TASKS = ("error", "similarity", *(f"-{name}" for name in RANKS))
+
+
+@pytest.mark.parametrize("sort", [sort for sort in SORTS if sort not in OF_OTHER_TASKS])
 def test_a_sort_order_applies_to_the_gallery_and_to_next(
     visit: Any, complete_study: Study, sort: str
 ) -> None:

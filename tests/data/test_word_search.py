@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from engine.data.word_search import fold, parse_query, searchable
@@ -79,6 +79,7 @@ def test_not_found(case: str) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(some.text(max_size=60))
+@example("𝕊")
 def test_a_text_is_found_by_itself(text: str) -> None:
     plain = text.replace("*", " ").translate(dict.fromkeys(map(ord, '"“”„«»'), " "))
     assert contains(plain, plain)

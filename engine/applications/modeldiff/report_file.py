@@ -138,13 +138,13 @@ def as_html(study: StudyReader, comparison: str) -> str:
     names = {key: str(about[key]["name"]) for key in ("a", "b")}
     show = _examples(study)
     both = (*about["directions"]["a"], *about["directions"]["b"])
-    largest = max((max(one["own_variance"], one["other_variance"]) for one in both), default=1.0)
+    largest = max((max(one["own_variance"], one["other_variance"]) for one in both), default=0.0)
     sides = [
         {
             "own": names[key],
             "other": names[other],
             "directions": [
-                _direction(one, {key: names[key], other: names[other]}, largest, show)
+                _direction(one, {key: names[key], other: names[other]}, largest or 1.0, show)
                 for one in about["directions"][key]
             ],
         }
