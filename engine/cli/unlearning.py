@@ -44,8 +44,8 @@ def add_verbs(verbs: Verbs) -> None:
         "--by",
         choices=SOURCES,
         help="what predicts the targets of matching; newton and combined need models trained by "
-        "SGD; combined, hybrid and datamodel need a run bank with logits (default: the first that "
-        "the study allows)",
+        "SGD; combined, hybrid and datamodel need a run bank with logits (default: hybrid where "
+        "the study has them, else trak)",
     )
     unlearn.add_argument(
         "--audit",

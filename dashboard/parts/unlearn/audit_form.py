@@ -24,10 +24,10 @@ KIND = "unlearn"
 METHODS = [method for method in TITLES if method != UNCHANGED]
 CHOSEN = ["matching", "scrub"]
 PREDICTORS: dict[Source, str] = {
-    "combined": "Newton step + runs",
-    "newton": "Newton step",
     "hybrid": "TRAK + runs",
     "trak": "TRAK",
+    "combined": "Newton step + runs",
+    "newton": "Newton step",
     "datamodel": "Datamodels",
 }
 
