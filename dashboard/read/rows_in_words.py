@@ -41,9 +41,11 @@ def share(examples: Examples, rows: np.ndarray, label: str) -> str:
 
 
 def having(examples: Examples, rows: np.ndarray, label: str, words: str) -> str:
-    """How many of these rows have a label, as a sentence; empty if there are no rows.
+    """How many of these rows have a label, as a sentence; empty if there are no rows or no classes.
 
     Args:
         words: The end of the sentence: `have this label`.
     """
-    return f" {share(examples, rows, label)} {words}." if len(rows) else ""
+    if not len(rows) or not examples.classes:
+        return ""
+    return f" {share(examples, rows, label)} {words}."

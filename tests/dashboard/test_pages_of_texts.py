@@ -88,6 +88,7 @@ def test_target_tokens_are_chosen_and_explained(facts: Study, visit: Any) -> Non
     assert app.query_params["output"] == "tokens:1,2"
     assert not app.exception
     assert "target tokens 1,2" in everything(app)
+    assert "have this label" not in everything(app)  # texts have no labels
 
 
 def test_another_answer_is_written_and_explained(facts: Study, visit: Any) -> None:
