@@ -268,7 +268,7 @@ def one_prediction(row: int, rows: np.ndarray) -> None:
     place, before, after = position_in_slice(rows, row)
     id_ = str(test_examples.ids[row])
     with st.container(border=True, key="one"):
-        with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(horizontal=True, vertical_alignment="center", key="prediction_bar"):
             st.html(f'<h2 class="dl-heading">{escape(short(id_))}</h2>', width="content")
             if place is not None:
                 where = f"<b>{place:,}</b> of {len(rows):,}"

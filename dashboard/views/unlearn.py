@@ -158,7 +158,8 @@ def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Locati
     if now.problems:
         warning(["This link has invalid parameters.", *now.problems])
     default = AUDIT if kept else EFFECT
-    choice("Show", PANES, now.pane, "pane", default, label_visibility="collapsed")
+    with st.container(horizontal=True, key="panes"):
+        choice("Show", PANES, now.pane, "pane", default, label_visibility="collapsed")
     if now.pane == EFFECT:
         effect(chosen, removed, here)
     elif now.pane == AUDIT:
