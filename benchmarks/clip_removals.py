@@ -137,10 +137,7 @@ def replay() -> dict[str, Any]:
         "replay": study.replay(tests, workers=0)[0],
         "trak": study.scores(tests, None, TRAK),
     }
-    masks = np.ones((SIZE.random_removals, n_train), bool)
-    for number, mask in enumerate(masks):
-        some = np.random.default_rng([18, number]).permutation(n_train)
-        mask[some[: max(1, round(SHARE * n_train))]] = False
+    masks = random_removals(SIZE.random_removals, n_train, 18)
     outputs = []
     for number, mask in enumerate(masks):
         log(f"removal {number + 1} of {len(masks)}")
@@ -148,7 +145,7 @@ def replay() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for place, name in enumerate(("replay_lds", "fixed_negatives")):
         truth = np.stack([both[place] for both in outputs])
-        found[name] = {method: _rounded(tau, masks, truth) for method, tau in scores.items()}
+        found[name] = {method: rounded_lds(tau, masks, truth) for method, tau in scores.items()}
     found["replay_smoothness"] = round(
         smoothness(lambda weights: outputs_with(study, weights, tests)[0], n_train, 0), 3
     )
@@ -156,7 +153,16 @@ def replay() -> dict[str, Any]:
     return found
 
 
-def _rounded(tau: np.ndarray, masks: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def random_removals(count: int, n_train: int, seed: int) -> np.ndarray:
+    """Masks `[count, n_train]`, each without `SHARE` of the training examples, one at least."""
+    masks = np.ones((count, n_train), bool)
+    for number, mask in enumerate(masks):
+        some = np.random.default_rng([seed, number]).permutation(n_train)
+        mask[some[: max(1, round(SHARE * n_train))]] = False
+    return masks
+
+
+def rounded_lds(tau: np.ndarray, masks: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     found = lds(np.asarray(tau, np.float64), masks, truth)
     values = (("lds", found.mean), ("low", found.low), ("high", found.high))
     return {key: round(float(value), 4) for key, value in values}

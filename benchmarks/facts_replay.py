@@ -8,10 +8,9 @@ import numpy as np
 
 from benchmarks._report import log
 from benchmarks.clip_lds import mean_with_interval
-from benchmarks.clip_removals import outputs_with
+from benchmarks.clip_removals import outputs_with, random_removals, rounded_lds
 from benchmarks.facts_measures import recalls, reciprocal_ranks
 from benchmarks.facts_study import SIZE, facts_study, stating
-from engine.attribution.evaluation.lds import lds
 from engine.attribution.replay.smoothness import SHARE, smoothness
 from engine.store.layout import TRAK
 from engine.store.rows import evenly_spread
@@ -26,10 +25,7 @@ def replay() -> dict[str, Any]:
         "replay": study.replay(tests, workers=0)[0],
         "trak": study.scores(tests, None, TRAK),
     }
-    masks = np.ones((SIZE.random_removals, n_train), bool)
-    for number, mask in enumerate(masks):
-        some = np.random.default_rng([19, number]).permutation(n_train)
-        mask[some[: max(1, round(SHARE * n_train))]] = False
+    masks = random_removals(SIZE.random_removals, n_train, 19)
     outputs = []
     for number, mask in enumerate(masks):
         log(f"  removal {number + 1} of {len(masks)}")
@@ -37,10 +33,7 @@ def replay() -> dict[str, Any]:
     true = stating(study)[tests]
     found: dict[str, Any] = {"replay_lds": {}, "replay_mrr": {}, "replay_recall_at_10": {}}
     for method, tau in scores.items():
-        tau = np.asarray(tau, np.float64)
-        of = lds(tau, masks, np.stack(outputs))
-        values = (("lds", of.mean), ("low", of.low), ("high", of.high))
-        found["replay_lds"][method] = {key: round(float(value), 4) for key, value in values}
+        found["replay_lds"][method] = rounded_lds(tau, masks, np.stack(outputs))
         found["replay_mrr"][method] = mean_with_interval(reciprocal_ranks(tau, true))
         found["replay_recall_at_10"][method] = mean_with_interval(recalls(tau, true))
     found["replay_smoothness"] = round(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from engine.attribution.trak.kernel import Batches
 from engine.attribution.trak.plan import Output, rows_of
-from engine.attribution.trak.removal_direction import Logits, value_and_derivative
+from engine.attribution.trak.removal_direction import Logits, direction, value_and_derivative
 
 Direction = dict[str, Tensor]
 
@@ -48,7 +48,7 @@ def newton_step(
         ridge: λ, for the sum of the losses.
         iterations: Steps of conjugate gradients; fewer if the system is solved before.
     """
-    residual = _loss_gradient(model, loss, train, removed)
+    residual = direction(model, loss, train, removed.float())
     step = {name: torch.zeros_like(tensor) for name, tensor in residual.items()}
     along = {name: tensor.clone() for name, tensor in residual.items()}
     size = _inner(residual, residual)
@@ -76,32 +76,11 @@ def ridge_of(n_train: int, training_time: float, weight_decay: float) -> float:
     return n_train * (1 / training_time + weight_decay)
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _loss_gradient(
-    model: nn.Module, loss: Output, train: Batches, removed: Tensor
-) -> dict[str, Tensor]:
-    """Gradient of the sum of the removed examples' losses."""
-    parameters = _trained(model)
-    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    row = 0
-    for batch in train():
-        rows = rows_of(batch, row)
-        row += len(removed[rows])
-        if removed[rows].any():
-            with torch.enable_grad():
-                losses = loss(model, batch)
-                _add_gradients(total, parameters, losses, removed[rows].to(losses))
-    return total
-
-
 def _gauss_newton(
     model: nn.Module, logits: Logits, train: Batches, kept: Tensor, along: Direction
 ) -> dict[str, Tensor]:
     """Σ_{i kept} J_iᵀ H_i J_i v."""
-    parameters = _trained(model)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     row = 0
     for batch in train():
@@ -112,16 +91,13 @@ def _gauss_newton(
             p, moved = values.detach().softmax(dim=1), change.detach()
             curved = p * moved
             curved = curved - p * curved.sum(dim=1, keepdim=True)
-            _add_gradients(total, parameters, values, curved * kept[rows].to(curved)[:, None])
+            weights = curved * kept[rows].to(curved)[:, None]
+            found = torch.autograd.grad(
+                values, list(parameters.values()), weights, materialize_grads=True
+            )
+        for sum_, gradient in zip(total.values(), found, strict=True):
+            sum_ += gradient
     return total
-
-
-def _add_gradients(
-    total: dict[str, Tensor], parameters: dict[str, nn.Parameter], values: Tensor, weights: Tensor
-) -> None:
-    found = torch.autograd.grad(values, list(parameters.values()), weights, materialize_grads=True)
-    for name, gradient in zip(total, found, strict=True):
-        total[name] += gradient
 
 
 def _inner(a: Direction, b: Direction) -> float:

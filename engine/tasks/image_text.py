@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from engine.data.columns import is_list_column, is_text_column
+from engine.data.columns import is_list_column
+from engine.data.text_columns import find_text_column
 from engine.data.words import words
 from engine.models.pairs import ANSWER, PAIRS
 from engine.store.errors import DataError
@@ -38,44 +39,9 @@ if TYPE_CHECKING:
 IDS, LENGTH = "input_ids", "length"
 _USUAL = ("caption", "captions", "text", "texts", "sentence", "sentences", "title", "description")
 """Usual names of columns of captions, the best first."""
-_NEVER = ("input", "label", "id")
-"""Columns that a source of this project has, whatever the source's own are."""
-_NO_CAPTION = ("input", "label", "id", "file", "split", "source_row")
 
 
 # --- captions -------------------------------------------------------------------------------------
-
-
-def caption_column(rows: Dataset, wanted: str) -> str:
-    """The column of captions.
-
-    Raises:
-        DataError: There is none, or several columns might be it.
-    """
-    columns: list[str] = rows.column_names
-    if wanted != "auto":
-        for name in (f"original_{wanted}", wanted):  # the source's own `label`, `file`, ...
-            if name in columns and name not in _NEVER:
-                return name
-        shown = ", ".join(name for name in columns if name not in _NO_CAPTION)
-        raise DataError(f"There is no column {wanted!r} of captions; there are {shown or 'none'}.")
-    texts = [
-        name
-        for name in columns
-        if name not in _NO_CAPTION
-        and (is_text_column(rows.features[name]) or is_list_column(rows.features[name]))
-    ]
-    usual = sorted(
-        (name for name in texts if name.lower() in _USUAL), key=lambda n: _USUAL.index(n.lower())
-    )
-    found = usual or texts
-    if not found or (not usual and len(found) > 1):
-        problem = f"{len(found)} columns fit ({', '.join(found)})" if found else "No column fits"
-        raise DataError(
-            f"{problem} as captions; the columns are {', '.join(columns)}. Name one as `caption` "
-            "under [task]."
-        )
-    return found[0]
 
 
 def caption_of(value: Any, id_: str) -> str:
@@ -128,7 +94,7 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
     Raises:
         DataError, SpecError: As of these two; or all captions are the same.
     """
-    column = caption_column(rows, options.caption)
+    column = find_text_column(rows, options.caption, "caption", _USUAL, lists=True)
     captions: Any = _Captions(rows, column)
     _refuse_one_caption(captions)
     texts = text_classification.plan_encoding(captions, options.of_texts(), classes)

@@ -11,10 +11,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from engine.models.hf_folder import find_folder, tokenizer_digest
-from engine.store.errors import SpecError
 from engine.store.spec import AlgorithmSpec
-from engine.tasks.text_options import Choice, model_names
+from engine.tasks.text_options import Choice, choose_tokenizer, folder_digest, model_names
 
 PIECES: Final = "pieces"
 
@@ -52,15 +50,10 @@ def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Pat
     Raises:
         SpecError: A folder is missing or has no tokenizer.
     """
-    chosen = _chosen(options.tokenizer, algorithms)
-    models = tuple(find_folder(name, study) for name in model_names(algorithms))
     settled = options.model_copy()
-    if chosen == PIECES:
-        settled._choice = Choice(PIECES, chosen, None, models)
-    else:
-        folder = find_folder(chosen, study)
-        tokenizer_digest(folder)
-        settled._choice = Choice("folder", chosen, folder, models)
+    settled._choice = choose_tokenizer(
+        _chosen(options.tokenizer, algorithms), [PIECES], algorithms, study
+    )
     return settled
 
 
@@ -74,12 +67,7 @@ def outside(
     chosen = _chosen(str(keys.get("tokenizer", "auto")), algorithms)
     if chosen == PIECES:
         return []
-    try:
-        return [tokenizer_digest(find_folder(chosen, study))]
-    except SpecError:
-        if known is None or "tokenizer_files" not in known:
-            raise
-        return [known["tokenizer_files"]]
+    return [folder_digest(chosen, study, known)]
 
 
 def computed(encoding: Mapping[str, Any]) -> list[str]:

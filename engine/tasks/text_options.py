@@ -7,7 +7,7 @@ torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,9 @@ from engine.tasks.tokens import TOKENIZER
 
 WORDPIECE_ARCHITECTURES = ("bert-small",)
 """Built-in architectures that read parts of words."""
+
+LEARNED = ("words", "wordpiece")
+"""Tokenizers that are learned from the training texts; any other name is a folder's."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,29 @@ def settle(options: Options, algorithms: Mapping[str, AlgorithmSpec], study: Pat
     Raises:
         SpecError: A folder is missing or has no tokenizer.
     """
-    chosen = _chosen(options.tokenizer, algorithms)
-    models = tuple(find_folder(name, study) for name in model_names(algorithms))
     settled = options.model_copy()
-    if chosen in ("words", "wordpiece"):
-        kind: Any = chosen
-        settled._choice = Choice(kind, chosen, None, models)
-    else:
-        folder = find_folder(chosen, study)
-        tokenizer_digest(folder)
-        settled._choice = Choice("folder", chosen, folder, models)
+    settled._choice = choose_tokenizer(
+        _chosen(options.tokenizer, algorithms), LEARNED, algorithms, study
+    )
     return settled
+
+
+def choose_tokenizer(
+    chosen: str, learned: Sequence[str], algorithms: Mapping[str, AlgorithmSpec], study: Path
+) -> Choice:
+    """The tokenizer of this name: one of those that are learned from the training texts, or that of
+    a folder.
+
+    Raises:
+        SpecError: The folder is missing or has no tokenizer.
+    """
+    models = tuple(find_folder(name, study) for name in model_names(algorithms))
+    if chosen in learned:
+        kind: Any = chosen
+        return Choice(kind, chosen, None, models)
+    folder = find_folder(chosen, study)
+    tokenizer_digest(folder)
+    return Choice("folder", chosen, folder, models)
 
 
 def choice_of(options: Options) -> Choice:
@@ -100,12 +115,17 @@ def outside(
         return []
     if chosen == "wordpiece":
         return [chosen]
+    return [folder_digest(chosen, study, known)]
+
+
+def folder_digest(chosen: str, study: Path, known: Mapping[str, Any] | None) -> str:
+    """Digest of a folder's tokenizer; as in the known encoding if the folder is not there."""
     try:
-        return [tokenizer_digest(find_folder(chosen, study))]
+        return tokenizer_digest(find_folder(chosen, study))
     except SpecError:
         if known is None or "tokenizer_files" not in known:
             raise
-        return [known["tokenizer_files"]]
+        return str(known["tokenizer_files"])
 
 
 def computed(encoding: Mapping[str, Any]) -> list[str]:

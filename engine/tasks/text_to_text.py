@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from engine.data.columns import is_text_column
+from engine.data.text_columns import find_text_column
 from engine.models.hf_folder import read_config, tokenizer_digest
 from engine.models.pairs import ANSWER
 from engine.models.sequences import SEQUENCES
@@ -48,43 +48,13 @@ _USUAL = (
     *("summary", "translation", "tgt"),
 )
 """Usual names of columns of targets, the best first."""
-_NO_TARGET = ("input", "label", "id", "file", "split", "source_row")
 NOTHING = "(nothing)"
 """What is shown of a model that ends its text at once."""
 _MANY_CUT = 0.2
 """From this share of texts that are cut on, the data get a warning."""
 
 
-# --- columns --------------------------------------------------------------------------------------
-
-
-def target_column(rows: Dataset, wanted: str) -> str:
-    """The column of targets.
-
-    Raises:
-        DataError: There is none, or several might be it.
-    """
-    columns: list[str] = rows.column_names
-    if wanted != "auto":
-        for name in (f"original_{wanted}", wanted):  # the source's own `label`, `file`, ...
-            if name in columns and name not in ("input", "label", "id"):
-                return name
-        shown = ", ".join(name for name in columns if name not in _NO_TARGET)
-        raise DataError(f"There is no column {wanted!r} of targets; there are {shown or 'none'}.")
-    texts = [
-        name for name in columns if name not in _NO_TARGET and is_text_column(rows.features[name])
-    ]
-    usual = sorted(
-        (name for name in texts if name.lower() in _USUAL), key=lambda n: _USUAL.index(n.lower())
-    )
-    found = usual or texts
-    if not found or (not usual and len(found) > 1):
-        problem = f"{len(found)} columns fit ({', '.join(found)})" if found else "No column fits"
-        raise DataError(
-            f"{problem} as targets; the columns are {', '.join(columns)}. Name one as `target` "
-            "under [task]."
-        )
-    return found[0]
+# --- texts ----------------------------------------------------------------------------------------
 
 
 def _text(value: Any, id_: str, what: str, where: str) -> str:
@@ -134,7 +104,7 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
         DataError: A source or target is missing or empty.
         SpecError: The tokenizer or a model's folder cannot be used, or they do not fit together.
     """
-    column, choice = target_column(rows, options.target), options.choice
+    column, choice = find_text_column(rows, options.target, "target", _USUAL), options.choice
     tokenizer = _tokenizer(choice, options, rows, column)
     made = tokenizers().Tokenizer.from_str(tokenizer.content)
     vocabulary = made.get_vocab(with_added_tokens=True)

@@ -23,7 +23,7 @@ from dashboard.parts.gallery.example_header import only_example, only_facts
 from dashboard.parts.gallery.gallery import Group, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.read.studies import badge, examples, requested_row, typed_id
+from dashboard.read.studies import Examples, badge, examples, requested_row, typed_id
 from dashboard.slice_parameters import MOST_PICKED
 from engine.store.quantities import numbers_mean
 from engine.study.counterfactuals import read_units
@@ -57,12 +57,13 @@ def side_by_side(study: StudyReader, about: dict[str, Any], location: Location) 
     bar_of_chosen(study, location, "train", training, partial(export_training, study, location))
     for place, sign, title in ((0, "support", "Supporting"), (2, "oppose", "Opposing")):
         test = str(tests["a"].ids[row])
-        _both(study, about, found, place, sign, title, row, test, location)
+        _both(study, about, training, found, place, sign, title, row, test, location)
 
 
 def _both(
     study: StudyReader,
     about: dict[str, Any],
+    training: Examples,
     found: Mapping[str, tuple[np.ndarray, ...]],
     place: int,
     sign: Any,
@@ -72,7 +73,6 @@ def _both(
     location: Location,
 ) -> None:
     """Show the training examples of one sign for both; shared ones are marked."""
-    training = examples(study, "train")
     rows = {key: found[key][place].tolist() for key in found}
     shared = set(rows["a"]) & set(rows["b"])
     fewest = min(len(rows["a"]), len(rows["b"]))

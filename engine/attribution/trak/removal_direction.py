@@ -84,13 +84,15 @@ def direction(
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     row = 0
     for batch in train():
+        some = coefficients[rows_of(batch, row)]
+        row += len(some)
+        if not some.any():  # of a sum over few examples, most batches have none
+            continue
         with torch.enable_grad():
             values = output(model, batch)
-            u = coefficients[rows_of(batch, row)].to(values)
             found = torch.autograd.grad(
-                u @ values, list(parameters.values()), materialize_grads=True
+                some.to(values) @ values, list(parameters.values()), materialize_grads=True
             )
-        row += len(values)
         for sum_, gradient in zip(total.values(), found, strict=True):
             sum_ += gradient
     return total
