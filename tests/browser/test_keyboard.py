@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import TimeoutError as NothingHappened
 
 from engine.api import Study
 from tests.browser.chromium import server, settled
@@ -43,10 +44,21 @@ class WithKeyboard(Journey):
         kept_focus(self.page)
 
     def give(self, *files: Path) -> None:
-        self.reach(self.button("Upload").last)
-        with self.page.expect_file_chooser() as chooser:
-            self.page.keyboard.press("Enter")
-        chooser.value.set_files([str(file) for file in files])
+        # Chromium hands dialogs over from a moment after the first listener on; a page that is
+        # drawn anew under the key loses it. A person presses again.
+        self.page.on("filechooser", lambda _: None)
+        button = self.button("Upload").last
+        for patience in (5_000, 10_000, 60_000):
+            settled(self.page)
+            self.reach(button)
+            try:
+                with self.page.expect_file_chooser(timeout=patience) as chooser:
+                    self.page.keyboard.press("Enter")
+            except NothingHappened:
+                continue
+            chooser.value.set_files([str(file) for file in files])
+            return
+        raise AssertionError("Enter does not open the dialog for files")
 
     def reach(self, target: Locator) -> None:
         reach(self.page, target)
