@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
-from tests.builders import facts, other_tasks, pairs
+from tests.builders import diffusion, facts, other_tasks, pairs
 from tests.builders.built_once import built_once
 from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
@@ -178,6 +178,12 @@ def colors_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def facts_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of source and target texts. Read it, never write into it."""
     return Study.open(built_once(tmp_path_factory, "facts", facts.facts_study))
+
+
+@pytest.fixture(scope="session")
+def squares_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of diffusion. Read it, never write into it."""
+    return Study.open(built_once(tmp_path_factory, "squares", diffusion.squares_study))
 
 
 @pytest.fixture(scope="session")

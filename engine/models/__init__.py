@@ -4,7 +4,7 @@ An architecture is a function `(encoding, n_classes, **options) -> torch.nn.Modu
 the `encoding` (`shape` = [channels, height, width] for pictures; for text `vocabulary`, whose token
 0 is padding, or `inputs`: see `engine.models.ready.probe`). The module maps a batch of inputs to
 logits `[batch, n_classes]`; for pictures with captions see `engine.models.pairs`, for source and
-target texts `engine.models.sequences`.
+target texts `engine.models.sequences`, for pictures that are denoised `engine.models.denoising`.
 
 A new architecture is one file in this folder and one line in `ARCHITECTURES`. The file may also
 have a function `options_of(shapes)`, which guesses the options from the shapes of weights, so that
@@ -39,6 +39,7 @@ ARCHITECTURES = {
     "resnet9": "engine.models.resnet9:resnet9",
     "t5-small": "engine.models.t5_small:t5_small",
     "two-towers": "engine.models.pairs.two_towers:two_towers",
+    "unet-small": "engine.models.unet_small:unet_small",
 }
 """Name in study.toml → "module:function"."""
 

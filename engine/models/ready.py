@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from engine.models.answers import described, logits_of
 from engine.models.calling import call
+from engine.models.denoising import DENOISER, check_denoiser
 from engine.models.pairs import ANSWER, PAIRS, check_pairs
 from engine.models.sequences import SEQUENCES, check_sequences
 from engine.store.errors import SpecError
@@ -71,6 +72,8 @@ def make_ready(
             check_pairs(architecture, answer)
         elif encoding.get(ANSWER) == SEQUENCES:
             check_sequences(architecture, answer, inputs)
+        elif encoding.get(ANSWER) == DENOISER:
+            check_denoiser(architecture, answer, inputs)
         else:
             _check_answer(architecture, answer, n_classes)
         pictures = any(tensor.ndim == 4 for tensor in inputs.values())

@@ -38,7 +38,8 @@ class OutputChoice:
             classes in `name`.
         becomes: With `of`: the name of the family that it is a member of, with this class; empty:
             it is a model output of its own.
-        takes: What fills a slot: a class; numbers of target tokens, from 1 (`1,3`); a text.
+        takes: What fills a slot: a class; numbers of target tokens, from 1 (`1,3`); a text; the
+            first and the last of a range, from 1 (`1-100`).
     """
 
     name: str
@@ -50,7 +51,7 @@ class OutputChoice:
     lowers: str = ""
     of: Literal["label", "predicted"] | None = None
     becomes: str = ""
-    takes: Literal["class", "tokens", "text"] = "class"
+    takes: Literal["class", "tokens", "text", "range"] = "class"
 
     @property
     def slots(self) -> int:

@@ -33,6 +33,7 @@ class Known:
         likeliest: All classes, the likeliest first where they have probabilities.
         target: The text that is expected; None where no text is.
         rival: A text that might have been predicted instead of the right one.
+        timesteps: How many there are, where outputs can be of a range of them.
     """
 
     label: str | None
@@ -40,6 +41,7 @@ class Known:
     likeliest: tuple[str, ...]
     target: str | None = None
     rival: str | None = None
+    timesteps: int | None = None
 
     def is_stored(self, study: StudyReader, output: NamedOutput) -> bool:
         """Whether the stored scores answer for this output of the example, too."""
@@ -59,10 +61,13 @@ class Known:
 
         One class: the likeliest that neither the label nor the prediction is. Two: what is
         predicted rather than the label or, where they agree, rather than the runner-up. Of tokens
-        the first; as another text, the rival.
+        the first; as another text, the rival; of timesteps the first tenth.
         """
         if choice.takes == "tokens":
             return NamedOutput(choice, () if self.target is None else ("1",))
+        if choice.takes == "range":
+            last = max(1, (self.timesteps or 0) // 10)
+            return NamedOutput(choice, () if self.timesteps is None else (f"1-{last}",))
         if choice.takes == "text":
             return NamedOutput(choice, () if self.rival is None else (self.rival,))
         named = [name for name in (self.predicted, self.label) if name in self.likeliest]
@@ -83,7 +88,8 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
         if has(study, "classes") and has(study, "outcomes"):
             probabilities = read_probabilities(study, split, row, algorithm)
             return Known(label, predicted, by_likelihood(classes, probabilities))
-    known = Known(label, predicted, by_likelihood(classes, None))
+    timesteps = study.dataset.encoding.get("timesteps")
+    known = Known(label, predicted, by_likelihood(classes, None), timesteps=timesteps)
     if not any(choice.takes == "text" for choice in output_choices(study)):
         return known
     target = str(read_texts_of(study, split, TARGET, [row])[0])

@@ -6,11 +6,11 @@
     Coat>Shirt            Coat rather than Shirt: the difference of two logits
     tokens:1,3            tokens 1 and 3 of the target
     rather-than:Lyon      the target rather than the text “Lyon”
+    timesteps:1-100       timesteps 1 to 100 of a diffusion model
 
-These are choices of classification and of generated texts; each task has its own
-(`engine.tasks.Task.choices`). Names
-of classes are written as they are. One that makes a name ambiguous is written in double quotes, as
-in JSON: `"a>b">c`.
+These are choices of classification, of generated texts and of diffusion; each task has its own
+(`engine.tasks.Task.choices`). Names of classes are written as they are. One that makes a name
+ambiguous is written in double quotes, as in JSON: `"a>b">c`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.study.reader import StudyReader
 
 SLOT = "{}"
 _FORMS = {0: (), 1: ("NAME",), 2: ("A", "B")}
-_OTHER_FORMS = {"tokens": ("1,2",), "text": ("TEXT",)}
+_OTHER_FORMS = {"tokens": ("1,2",), "text": ("TEXT",), "range": ("1-100",)}
 _PLAIN = re.compile(r"[\w ./,'&()+-]+")
 _FEW = 200
 """Classes that are compared with an unknown name."""
@@ -207,6 +207,10 @@ def _slot_of(word: str, choice: OutputChoice, classes: Sequence[str]) -> str | N
         numbers = [int(number) for number in re.findall(r"[0-9]+", word)]
         plain = re.fullmatch(r"[0-9]+([ ,]+[0-9]+)*", word.strip()) and min(numbers) > 0
         return ",".join(map(str, sorted(set(numbers)))) if plain else None
+    if choice.takes == "range":
+        ends = re.fullmatch(r"([0-9]+) *[-–] *([0-9]+)", word.strip())
+        first, last = map(int, ends.groups()) if ends else (0, 0)
+        return f"{first}-{last}" if 0 < first <= last else None
     return _unquoted(word.strip()) or None
 
 

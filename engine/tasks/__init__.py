@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     """Tensors by name; the first dimension of each is the batch."""
 
 TASKS = {
+    "diffusion": "engine.tasks.diffusion",
     "image-classification": "engine.tasks.image_classification",
     "image-multilabel": "engine.tasks.image_multilabel",
     "image-regression": "engine.tasks.image_regression",
@@ -176,7 +177,8 @@ class Task:
             depends on the other examples of its batch, they count there by their weights,
             `engine.models.calling.WEIGHTS` in the batch: an example of weight 0 is not there.
         width: class names → how many numbers a model gives for each example.
-        record: (model, prepared batch) → what is kept of each example, `[batch, ...]` each.
+        record: (model, prepared batch) → what is kept of each example, `[batch, ...]` each; also
+            the default output, as `output`, where it follows from the rest without another pass.
         summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
@@ -195,9 +197,9 @@ class Task:
             model was trained on this study's labels, one sentence each.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
             better words for some of `outputs`, by their name. `outputs` need not be listed.
-        make_output: (name of a family in `choices`, numbers of its classes, of target tokens, or of
-            the tokens of a text: `OutputChoice.takes`) → its model output. Its scores are computed
-            live, for one example at a time; `weight` is not used.
+        make_output: (name of a family in `choices`, numbers of its classes, of target tokens, of
+            the tokens of a text, or the ends of a range: `OutputChoice.takes`) → its model output.
+            Its scores are computed live, for one example at a time; `weight` is not used.
     """
 
     name: str

@@ -167,9 +167,10 @@ def evaluate_batch(task: Task, model: nn.Module, batch: Batch) -> dict[str, torc
     output = task.outputs[0]
     found = {
         **task.record(observed, batch),
-        "output": output.value(observed, batch),
         "out_to_loss": output.weight(observed, batch),
     }
+    if "output" not in found:
+        found["output"] = output.value(observed, batch)
     if observed.embeddings is not None:
         found["embeddings"] = observed.embeddings.flatten(1)
     return {

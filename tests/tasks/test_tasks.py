@@ -227,5 +227,5 @@ def test_a_bad_text_names_its_example(text: Any, message: str) -> None:
 def test_every_task_loads_under_its_name() -> None:
     for name in TASKS:
         assert load_task(name).name == name
-    with pytest.raises(SpecError, match="the tasks are image-classification, image-multilabel, "):
+    with pytest.raises(SpecError, match="the tasks are diffusion, image-classification, "):
         load_task("image-captioning")

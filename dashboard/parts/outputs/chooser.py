@@ -16,7 +16,7 @@ from engine.tasks.tokens import target_pieces
 
 CHOICE, CLASS = "output_choice", "output_class_"
 """Keys of the widgets; the second is followed by a number."""
-TOKENS, TEXT = "output_tokens", "output_text"
+TOKENS, TEXT, RANGE = "output_tokens", "output_text", "output_range"
 
 
 def choose_output(
@@ -61,6 +61,8 @@ def choose_output(
         elif chosen.choice.takes == "text":
             st.session_state[TEXT] = chosen.classes[0]
             st.text_input("Other text", key=TEXT, on_change=_choose_text, args=(chosen,))
+        elif chosen.choice.takes == "range":
+            _choose_range(chosen, known)
         for place, name in enumerate(chosen.classes if chosen.choice.takes == "class" else ()):
             st.session_state[f"{CLASS}{place}"] = name
             st.selectbox(
@@ -73,7 +75,7 @@ def choose_output(
             )
         if missing:
             st.caption(plain_sentence(missing))
-        elif known.label is not None or known.target is not None:
+        elif (known.label, known.target, known.timesteps) != (None, None, None):
             st.caption("Other outputs than the stored one are computed live by TRAK.")
 
 
@@ -104,6 +106,26 @@ def _choose_text(chosen: NamedOutput) -> None:
     """Callback: write another text to the URL."""
     if text := st.session_state[TEXT].strip():
         choose(output=NamedOutput(chosen.choice, (text,)).name)
+
+
+def _choose_range(chosen: NamedOutput, known: Known) -> None:
+    """The first and the last of the timesteps."""
+    first, last = map(int, chosen.classes[0].split("-"))
+    st.session_state[RANGE] = (first, last)
+    st.slider(
+        "Timesteps, from hardly any noise on the left to noise alone on the right",
+        min_value=1,
+        max_value=known.timesteps or last,
+        key=RANGE,
+        on_change=_take_range,
+        args=(chosen,),
+    )
+
+
+def _take_range(chosen: NamedOutput) -> None:
+    """Callback: write the chosen range to the URL."""
+    first, last = st.session_state[RANGE]
+    choose(output=NamedOutput(chosen.choice, (f"{first}-{last}",)).name)
 
 
 def plain_sentence(text: str) -> str:

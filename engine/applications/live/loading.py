@@ -56,6 +56,8 @@ def output_of(study: StudyReader, output: NamedOutput) -> Output:
     dataset, name = study.dataset, output.choice.name
     if output.choice.takes == "tokens":
         return name, tuple(int(number) - 1 for number in output.classes[0].split(","))
+    if output.choice.takes == "range":
+        return name, tuple(int(number) - 1 for number in output.classes[0].split("-"))
     if output.choice.takes == "text":
         return name, tuple(target_tokens(output.classes, dataset.encoding)[0].ids)
     return name, tuple(dataset.classes.index(name) for name in output.classes)

@@ -1,0 +1,80 @@
+"""Every page of a study of diffusion works, or says what it lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import dashboard.read.live_queries
+from dashboard.read.live_queries import Workers
+from engine import Study
+from engine.study.capabilities import Capability, missing
+from engine.study.removal_sets import keep_set
+from tests.builders.copies import copy_of
+from tests.builders.page_contents import cards, everything
+
+
+@pytest.fixture(autouse=True)
+def kept_workers(monkeypatch: pytest.MonkeyPatch, workers: Workers) -> None:
+    """Live asks the workers that all tests share, which end."""
+    monkeypatch.setattr(dashboard.read.live_queries, "_workers", lambda: workers)
+
+
+@pytest.fixture(scope="module")
+def own(squares_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A copy of the study with a removal set."""
+    study = copy_of(squares_study, tmp_path_factory.mktemp("diffusion") / "study")
+    keep_set(study, [1, 2, 3], "three pictures")
+    return study
+
+
+PAGES: dict[str, tuple[str, dict[str, str], tuple[Capability, ...], str]] = {
+    "overview": ("overview", {}, ("outcomes",), "20"),
+    "explore": ("explore", {}, (), "denoising"),
+    "training set": ("training_set", {}, (), "96"),
+    "explain": ("explain", {"test": "test-3"}, (), "how well the picture is denoised"),
+    "explain timesteps": (
+        "explain",
+        {"test": "test-3", "output": "timesteps:1-5"},
+        (),
+        "Which training pictures support timesteps 1-5?",
+    ),
+    "training": ("training", {"train": "train-5"}, (), "denois"),
+    "brittle": ("brittle", {}, ("outcomes",), ""),
+    "map": ("map", {}, (), ""),
+    "what if": ("what_if", {"set": "SET"}, (), "denoising"),
+    "unlearn": ("unlearn", {"set": "SET"}, ("classes",), ""),
+    "compare": ("compare", {}, (), ""),
+    "live": ("live", {}, (), "picture"),
+    "quality": ("quality", {}, (), "denoising"),
+    "jobs": ("jobs", {}, (), "Jobs"),
+    "provenance": ("provenance", {}, (), "diffusion"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_works(name: str, own: Study, visit: Any) -> None:
+    view, parameters, lacking, shown = PAGES[name]
+    if "set" in parameters:
+        parameters = {"set": keep_set(own, [1, 2, 3], "three pictures").key}
+    app = visit(own, view, **parameters)
+    text = everything(app)
+    assert not app.exception
+    assert shown.lower() in text.lower()
+    for capability in lacking:
+        assert missing(own, capability) in text
+
+
+def test_examples_are_pictures_with_classes_to_filter_by(own: Study, visit: Any) -> None:
+    app = visit(own, "explore")
+    assert len(cards(app)) == 20
+    assert "class" in everything(app).lower()
+
+
+def test_a_range_of_timesteps_is_chosen_by_a_slider(own: Study, visit: Any) -> None:
+    app = visit(own, "explain", test="test-3", output="timesteps:1-5")
+    slider = app.slider(key="output_range")
+    assert (slider.value, slider.min, slider.max) == ((1, 5), 1, 50)
+    slider.set_value((11, 30)).run()
+    assert app.query_params["output"] == "timesteps:11-30"
