@@ -25,6 +25,17 @@ _ARGUMENTS: dict[Any, tuple[str, tuple[str, ...]]] = {
 }
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
+_KINDS: dict[str, Any] = {
+    # Without initial values: they take longer to draw than small layers to compute.
+    kind: type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
+    for kind, layer in (
+        ("linear", nn.Linear),
+        ("embedding", nn.Embedding),
+        ("layer_norm", nn.LayerNorm),
+        ("rms_norm", nn.RMSNorm),
+    )
+}
+
 Called = Callable[[str, nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 """Receives (name of the use, layer, its input, its result, its bias); returns the result to go on
 with."""
@@ -32,16 +43,15 @@ with."""
 
 def use_layer(kind: str, weight: Tensor, options: Mapping[str, Any]) -> nn.Module:
     """A layer that computes the same as a function, with this weight. It is never called."""
-    with torch.device("meta"):
-        if kind == "linear":
-            layer: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        elif kind == "embedding":
-            rows, columns = weight.shape
-            layer = nn.Embedding(rows, columns, padding_idx=options.get("padding_idx"))
-        elif kind == "layer_norm":
-            layer = nn.LayerNorm(weight.shape, eps=options.get("eps", 1e-5))
-        else:
-            layer = nn.RMSNorm(weight.shape, eps=options.get("eps"))
+    if kind == "linear":
+        layer: nn.Module = _KINDS[kind](weight.shape[1], weight.shape[0], bias=False, device="meta")
+    elif kind == "embedding":
+        padding = options.get("padding_idx")
+        layer = _KINDS[kind](*weight.shape, padding_idx=padding, device="meta")
+    elif kind == "layer_norm":
+        layer = _KINDS[kind](weight.shape, eps=options.get("eps", 1e-5), device="meta")
+    else:
+        layer = _KINDS[kind](weight.shape, eps=options.get("eps"), device="meta")
     layer.weight = weight  # type: ignore[assignment]
     return layer
 

@@ -99,7 +99,8 @@ def plan_gradients(model: nn.Module, output: Output, batch: Batch) -> Plan:
             untapped.update(name for key, name in owned.items() if key not in ("weight", "bias"))
         else:
             untapped.update(owned.values())
-    bare = [name for name in shapes if name in untapped]
+    # A tied weight may be held by a module that is never called; the check below finds other uses.
+    bare = [name for name in shapes if name in untapped - _covered(layers)]
     layers |= _by_functions(model, output, few, bare, tolerance)
     bare = [name for name in bare if name not in _covered(layers)]
     leads = own_leads(model, output, few, bare, tolerance)

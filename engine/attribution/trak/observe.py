@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.attribution.trak.backward import backward, input_of
 from engine.attribution.trak.functional import Functions
 from engine.attribution.trak.layer_gradients import BATCH_NORMS, CONVOLUTIONS, is_conv1d
-from engine.attribution.trak.own_parameters import LEADS, REPLACED, own_parameter
+from engine.attribution.trak.own_parameters import LEADS, REPLACED, own_parameters
 from engine.attribution.trak.plan import Batch, Examples, Layer, Output, size_of
 
 _TAPPED = (
@@ -234,7 +234,7 @@ def own_leads(
             if lead == REPLACED and (ndim < 2 or not single):
                 continue
             tried = leads | dict.fromkeys(members, lead)
-            layers = {name: own_parameter(model, name, k) for name, k in tried.items()}
+            layers = own_parameters(model, tried)
             if _unchanged(model, output, batch, layers, {}, tolerance):
                 leads = tried
                 break

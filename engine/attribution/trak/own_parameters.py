@@ -40,16 +40,18 @@ class OwnParameter(nn.Module):
         return value.expand(size, *(1,) * self.lead, *shape)
 
 
-def own_parameter(model: nn.Module, name: str, lead: int) -> OwnParameter:
-    """The parameter of this name, with every module that holds it."""
-    weight = model.get_parameter(name)
-    holders = [
-        (module, key)
-        for module in model.modules()
-        for key, value in module._parameters.items()
-        if value is weight
-    ]
-    return OwnParameter(weight, holders, lead)
+def own_parameters(model: nn.Module, leads: Mapping[str, int]) -> dict[str, OwnParameter]:
+    """The parameters of these names, each with its lead and every module that holds it."""
+    weights = {name: model.get_parameter(name) for name in leads}
+    holders: dict[int, list[tuple[nn.Module, str]]] = {id(one): [] for one in weights.values()}
+    for module in model.modules() if leads else ():
+        for key, value in module._parameters.items():
+            if id(value) in holders:
+                holders[id(value)].append((module, key))
+    return {
+        name: OwnParameter(weight, holders[id(weight)], leads[name])
+        for name, weight in weights.items()
+    }
 
 
 @contextlib.contextmanager

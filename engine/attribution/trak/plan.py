@@ -98,14 +98,11 @@ def rows_of(batch: Batch, start: int) -> Tensor | slice:
 
 def in_order(parts: Sequence[Tensor], rows: Sequence[Tensor | slice]) -> Tensor:
     """Join what was computed of each batch, by the numbers of its examples (`rows_of`)."""
-    joined = torch.cat(list(parts))
     if all(isinstance(part, slice) for part in rows):
-        return joined
-    found = torch.empty_like(joined)
-    start = 0
+        return torch.cat(list(parts))
+    found = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
     for part, numbers in zip(parts, rows, strict=True):
-        found[numbers] = joined[start : start + len(part)]
-        start += len(part)
+        found[numbers] = part
     return found
 
 

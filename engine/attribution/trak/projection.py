@@ -118,16 +118,26 @@ def project(
             `keep`.
         keep: Receives the uses of `watched` layers.
     """
-    plan = projection.plan
+    plan, signs = projection.plan, projection.signs
     b = len(next(iter(batch.values())))
     device = next(model.parameters()).device
-    if projection.signs is not None or into is None:
-        turns = 1 if projection.signs is None else len(projection.signs)
-        wide = torch.zeros(b, turns * projection.proj_dim, device=device)
-    else:
-        wide = into
+    found = torch.empty(b, projection.proj_dim, device=device) if into is None else into
+    if signs is not None:
+        found.zero_()
     rest: dict[str, Tensor] = {}
     seen: set[str] = set()
+
+    def put(block: Tensor, name: str, start: int) -> None:
+        """Add a block of features, which begins at column `start`."""
+        if signs is not None:
+            _add_to_sketch(found, block, signs, start)
+            return
+        columns = found[:, start : start + block.shape[1]]
+        if name in seen:
+            columns.add_(block)
+        else:
+            columns.copy_(block)
+            seen.add(name)
 
     def consume(path: str, layer: nn.Module, a: Tensor, g: Tensor) -> None:
         if keep is not None and path in watched:
@@ -142,13 +152,7 @@ def project(
             add_gradient(rest, names.weight, weight_gradient(layer, a, g, bias))
         elif names.weight in projection.matrices:
             matrix = projection.matrices[names.weight]
-            columns = wide[:, matrix.start : matrix.start + matrix.width]
-            block = _project_use(layer, matrix, a, g).reshape(b, -1)
-            if names.weight in seen:
-                columns.add_(block)
-            else:
-                columns.copy_(block)
-                seen.add(names.weight)
+            put(_project_use(layer, matrix, a, g).reshape(b, -1), names.weight, matrix.start)
 
     needed = {
         path: layer
@@ -159,8 +163,8 @@ def project(
     }
     backward(model, output, batch, {**needed, **watched}, consume, plan.examples)
     for name, matrix in projection.matrices.items():
-        if name not in seen:  # this batch's outputs do not depend on it
-            wide[:, matrix.start : matrix.start + matrix.width] = 0
+        if signs is None and name not in seen:  # this batch's outputs do not depend on it
+            found[:, matrix.start : matrix.start + matrix.width] = 0
     untapped = [name for name in plan.untapped if name in projection.rest]
     if untapped:
         gradients = untapped_gradients(model, output, batch, untapped, plan.looped)
@@ -170,15 +174,12 @@ def project(
         parts = [
             rest[name].reshape(b, -1)
             if name in rest
-            else wide.new_zeros(b, plan.shapes[name].numel())
+            else found.new_zeros(b, plan.shapes[name].numel())
             for name in projection.rest
         ]
-        end = projection.rest_start + projection.rest_width
         joined, left = torch.cat(parts, 1), projection.rest_left
-        wide[:, projection.rest_start : end] = joined if left is None else joined @ left
-    if projection.signs is None:
-        return wide
-    return _sketch(wide, projection.signs, into)
+        put(joined if left is None else joined @ left, "", projection.rest_start)
+    return found
 
 
 def _project_use(layer: nn.Module, matrix: Matrix, a: Tensor, g: Tensor) -> Tensor:
@@ -237,16 +238,27 @@ def outer_costs(positions: int, rows: int, columns: int, p_out: int) -> tuple[in
     return first, last + rows * columns * p_out
 
 
-def _sketch(wide: Tensor, signs: Tensor, into: Tensor | None) -> Tensor:
+def _add_to_sketch(sketch: Tensor, block: Tensor, signs: Tensor, start: int) -> None:
     """CountSketch (Charikar et al. 2002) with bucket = column mod proj_dim.
 
-    The buckets need not be random, because the signs are: inner products stay unbiased.
+    The buckets need not be random, because the signs are: inner products stay unbiased. Blocks are
+    added while they are in the processor's cache; all features of a batch are never in memory.
+
+    Args:
+        sketch: `[batch, proj_dim]`.
+        block: `[batch, columns]`.
+        signs: Of the projection.
+        start: The block's first column among all features.
     """
-    turned = wide.unflatten(1, signs.shape)
-    result = torch.mul(turned[:, 0], signs[0], out=into)
-    for turn in range(1, len(signs)):
-        result.addcmul_(turned[:, turn], signs[turn])
-    return result
+    proj_dim = signs.shape[1]
+    done = 0
+    while done < block.shape[1]:
+        turn, bucket = divmod(start + done, proj_dim)
+        part = block[:, done : done + proj_dim - bucket]
+        size = part.shape[1]
+        buckets = slice(bucket, bucket + size)
+        sketch[:, buckets].addcmul_(part, signs[turn, buckets])
+        done += size
 
 
 def features(

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 CODE = 3
 """Increment when the same checkpoints would give other scores."""
+PRIMAL_CODE = 4
+"""The same, for features of the primal."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def attribution_fingerprint(
     """Fingerprint of one checkpoint's scores or factors."""
     outputs = outputs_fingerprint(study, algorithm, checkpoint)
     settings = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
-    return store.fingerprint_of("trak", CODE, outputs, settings, checkpoint_seed(study, checkpoint))
+    code = PRIMAL_CODE if solver.kind == "primal" else CODE
+    return store.fingerprint_of("trak", code, outputs, settings, checkpoint_seed(study, checkpoint))
 
 
 def scores_fingerprint(study: StudyReader, algorithm: str) -> str:

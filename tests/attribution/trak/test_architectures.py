@@ -75,6 +75,18 @@ def tied(m: Of, tokens: Tensor) -> Tensor:
     return F.linear(hidden, m.embedding.weight)[:, :CLASSES]
 
 
+def tied_modules() -> Of:
+    """As in T5: the module that owns the table is never called, and others hold it, too."""
+    model = Of(
+        lambda m, t: m.head(torch.tanh(m.embed(t).mean(1)))[:, :CLASSES],
+        owner=nn.Embedding(TOKENS, 4),
+        embed=nn.Embedding(TOKENS, 4),
+        head=nn.Linear(4, TOKENS, bias=False),
+    )
+    model.embed.weight = model.head.weight = model.owner.weight
+    return model
+
+
 def class_token(m: Of, x: Tensor) -> Tensor:
     patches = m.patch(x).flatten(2).transpose(1, 2)
     tokens = torch.cat([m.token.expand(len(x), -1, -1), patches], 1) + m.position
@@ -204,6 +216,7 @@ ARCHITECTURES: dict[str, tuple[tuple[int, ...] | None, Callable[[], nn.Module]]]
         ),
     ),
     "tied-embedding": (TEXTS, lambda: Of(tied, embedding=nn.Embedding(TOKENS, 4))),
+    "tied-modules": (TEXTS, tied_modules),
     "bilinear": (
         VECTORS,
         lambda: Of(lambda m, x: m.bilinear(x, x.tanh()), bilinear=nn.Bilinear(6, 6, CLASSES)),
@@ -281,3 +294,14 @@ def test_gradients_agree_with_autograd(name: str) -> None:
         assert (found[parameter] - wanted).abs().max().item() <= MOST_DIFFERENCE * largest, (
             parameter
         )
+
+
+def test_tied_modules_have_rules_of_their_own() -> None:
+    """Watching functions takes longer than watching modules."""
+    torch.manual_seed(0)
+    batch = {"x": torch.randint(0, TOKENS, (BATCH, 6))}
+    plan = plan_gradients(tied_modules(), log_odds, batch)
+    assert {path: layer.weight for path, layer in plan.layers.items()} == {
+        "embed": "owner.weight",
+        "head": "owner.weight",
+    }

@@ -164,6 +164,21 @@ def test_features_are_written_in_place(make):
         assert torch.equal(into, project(model, output, batch, projection))
 
 
+@MODELS
+@pytest.mark.parametrize("proj_dim", [7, 32])  # blocks of features that go around several times
+def test_the_sketch_is_a_signed_sum_of_features(make, proj_dim):
+    torch.manual_seed(0)
+    model, batch = make()
+    projection = projection_of(model, batch, 100, proj_dim)
+    assert projection.signs is not None
+    whole = replace(projection, signs=None, proj_dim=projection.width)
+    wide = torch.zeros(BATCH, projection.signs.numel())
+    wide[:, : projection.width] = project(model, output, batch, whole)
+    wanted = (wide.unflatten(1, projection.signs.shape) * projection.signs).sum(1)
+    found = project(model, output, batch, projection)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_a_seed_fixes_the_projection():
     torch.manual_seed(0)
     model, batch = convolutional()
