@@ -120,7 +120,9 @@ def copies(study: StudyReader, here: Location) -> Finding:
         title,
         int(exact.sum() + nearly.sum()),
         f"{int(exact.sum()):,} exactly, {int(nearly.sum()):,} nearly.",
-        f"Exact copies are certain; near ones have pixels that correlate by {SIMILAR:g} or more.",
+        f"Exact copies are certain; near ones have pixels that correlate by {SIMILAR:g} or more."
+        if has(study, "pictures")
+        else "Copies have exactly the same input.",
         "Show them" if len(rows) else "",
         TRAINING_SET,
         {"selected_train": rows_text(rows)} if len(rows) else {},

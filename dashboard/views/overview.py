@@ -159,7 +159,7 @@ def worst_mistakes() -> None:
         "Worst mistakes",
         test_cards(tests, mistakes_first(tests)[:WORST], location),
         title="Worst mistakes",
-        words=f"Wrong predictions with the lowest {tests.output}s.",
+        words=f"Wrong predictions with the lowest {tests.output.removesuffix('s')}s.",
         empty="None: every prediction is right.",
     )
     gallery(

@@ -26,10 +26,14 @@ def combined(records: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def checkpoint_vote(records: Iterable[np.ndarray]) -> np.ndarray:
-    """For each example the row that most checkpoints give, the first of those: `[n, ...]`."""
+    """For each example the row that most checkpoints give, the first of those: `[n, ...]`.
+
+    Rows of −1 name nothing: they are given only if no checkpoint names something.
+    """
     every = np.stack([np.asarray(each) for each in records])
     same = every[:, None] == every[None]
     agreeing = same.reshape(*same.shape[:3], -1).all(axis=-1).sum(axis=1)
+    agreeing[(every == -1).reshape(*every.shape[:2], -1).all(axis=-1)] = 0
     found: np.ndarray = every[agreeing.argmax(axis=0), np.arange(every.shape[1])]
     return found
 

@@ -155,7 +155,9 @@ def _text_flips(before: str, after: str) -> bool:
 
 def _text_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
     return [
-        _EXPECTED if answer == 0 else f"another text from token {int(answer)} on"
+        _EXPECTED
+        if answer == 0
+        else "another text" + (f" from token {int(answer)} on" if answer > 1 else "")
         for answer in answers
     ]
 

@@ -113,7 +113,7 @@ def of_scores(study: Study, algorithm: str) -> dict[str, State]:
         "explain-right": State(f"explain?test={right}"),
         "explain-both": State(f"explain?test={mistake}&show=both"),
         "explain-beside": State(f"explain?test={mistake}&beside={right}"),
-        "explain-output": State(f"explain?test={mistake}", act=press("Output")),
+        "explain-output": State(f"explain?test={mistake}", act=press("Explain…")),
         "explain-none": State("explain"),
         "training": State(f"training?test={mistake}&train={opposer}", documented=True),
         "brittle": State(brittle_address(study), documented=True),

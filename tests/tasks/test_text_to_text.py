@@ -261,8 +261,9 @@ def test_answers_say_where_another_text_begins() -> None:
     assert EXACT.answers(leads).tolist() == [0, 2, 1]
     assert EXACT.rivals(leads, own).tolist() == [2, 3, 1]
     assert EXACT.gaps(leads, own, EXACT.rivals(leads, own)).tolist() == [0.5, -3.0, -1.0]
-    assert EXACT.names(np.array([0, 2]), []) == [
+    assert EXACT.names(np.array([0, 1, 2]), []) == [
         "the expected text",
+        "another text",
         "another text from token 2 on",
     ]
 
@@ -271,6 +272,12 @@ def test_checkpoints_vote_on_tokens() -> None:
     one, two, three = ([[4, 5], [1, 1]], [[6, 7], [2, 2]], [[6, 7], [3, 3]])
     found = checkpoint_vote([np.array(each) for each in (one, two, three)])
     assert found.tolist() == [[6, 7], [1, 1]]
+
+
+def test_checkpoints_that_generate_the_target_do_not_vote_on_what_is_instead() -> None:
+    right, wrong = [[-1, -1], [-1, -1]], [[6, -1], [-1, -1]]
+    found = checkpoint_vote([np.array(each) for each in (right, right, wrong)])
+    assert found.tolist() == [[6, -1], [-1, -1]]
 
 
 # --- folders of transformers ----------------------------------------------------------------------

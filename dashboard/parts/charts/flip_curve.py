@@ -13,7 +13,9 @@ SHOWN = 10
 """Numbers below the axis."""
 
 
-def flip_curve(probabilities: np.ndarray, k: int, flip: int, needed: float) -> str:
+def flip_curve(
+    probabilities: np.ndarray, k: int, flip: int, needed: float, gap: str = "logit gap"
+) -> str:
     """HTML of the chart: the probability without 0 to K examples, and where a flip is predicted.
 
     Args:
@@ -21,6 +23,7 @@ def flip_curve(probabilities: np.ndarray, k: int, flip: int, needed: float) -> s
         k: The number removed in the view.
         flip: The number whose removal is predicted to flip the prediction; 0 if none here is.
         needed: The least probability at which a flip is predicted.
+        gap: What is above 0 where the prediction stays (`Outcomes.gap`).
     """
     last = max(len(probabilities) - 1, 1)
 
@@ -68,6 +71,6 @@ def flip_curve(probabilities: np.ndarray, k: int, flip: int, needed: float) -> s
         f"{marks}</div>"
         f'<div class="dl-numbers" aria-hidden="true">{numbers}</div>'
         '<div class="dl-unit" aria-hidden="true">training examples removed, strongest first</div>'
-        "<p>That models retrained without them together predict another class, from the predicted "
-        "change of the logit gap and its error. At 0: by chance alone.</p></figure>"
+        "<p>That what models retrained without them predict together flips, from the predicted "
+        f"change of the {escape(gap)} and its error. At 0: by chance alone.</p></figure>"
     )

@@ -24,6 +24,7 @@ from engine.build.retraining import has_recipe
 from engine.store.quantities import CHANGE, FLIP, LOGIT_GAP, SHARE
 from engine.study.rankings import influences
 from engine.study.reader import StudyReader
+from engine.tasks.outcomes import outcomes_named
 
 SIDE = 84
 
@@ -48,7 +49,10 @@ def until_flip(
         one = np.array([row])
         likely = found.flip_probability(one)[0, : len(ranked)]
         chance = found.chance_probability(one)
-        st.html(flip_curve(np.concatenate([chance, likely]), k, size, found.probability))
+        outcomes = outcomes_named(study.dataset.outcomes)
+        assert outcomes is not None, "the page needs outcomes"
+        curve = np.concatenate([chance, likely])
+        st.html(flip_curve(curve, k, size, found.probability, outcomes.gap))
         if len(ranked) > 1:
             st.session_state["removed"] = k
             st.slider(

@@ -21,6 +21,8 @@ from engine.study.reader import StudyReader
 
 CODE = 3
 """Increment when the same outputs would be averaged differently."""
+VOTE_CODE = 4
+"""The same, where checkpoints vote on the text that is predicted."""
 
 
 def run(run: Run, algorithm: str) -> None:
@@ -33,8 +35,9 @@ def run(run: Run, algorithm: str) -> None:
 def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     total = study.checkpoints(algorithm)
     path = layout.predictions_file(study.root, algorithm, split)
+    code = VOTE_CODE if study.dataset.outcomes == "exact" else CODE
     fingerprint = store.fingerprint_of(
-        "predictions", CODE, [outputs_fingerprint(study, algorithm, m) for m in range(total)]
+        "predictions", code, [outputs_fingerprint(study, algorithm, m) for m in range(total)]
     )
     if path.exists():
         store.read_table(path, fingerprint, columns=[])
