@@ -1,7 +1,7 @@
 """The studies of facts that `benchmarks.facts` measures, how large they are, and what is true.
 
-`DATALOUPE_FACTS_SIZE` is `whole`, `short` (the example as it ships, with half the run bank, of which
-less is measured) or `tiny` (whether every part runs; the numbers mean nothing).
+`DATALOUPE_FACTS_SIZE` is `whole`, `short` (the example as it ships, with half
+the run bank; less is measured) or `tiny` (whether every part runs; the numbers mean nothing).
 """
 
 from __future__ import annotations

@@ -255,7 +255,8 @@ def summarize(
     """Columns of the table of predictions.
 
     `predicted`: token ids of the target where its tokens lead in the mean of the checkpoints, else
-    of what most of those that generate something else do. `correct`: it is the target. `log_likelihood`.
+    of what most of those that generate something else do. `correct`: it is the target.
+    `log_likelihood`.
     """
     right = EXACT.answers(records[EXACT.record]) == 0
     targets = np.asarray(arrays["target_ids"][:], np.int64)
