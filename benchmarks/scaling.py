@@ -26,7 +26,8 @@ import numpy as np
 from benchmarks._report import log, report
 from engine.attribution.scores.factors import FactorScores
 from engine.attribution.scores.row_shards import RowShards
-from engine.attribution.scores.top_k import TopK, merge, top_k
+from engine.attribution.scores.strongest import TopK
+from engine.attribution.scores.top_k import merge, top_k
 from engine.attribution.search import vector_index
 from engine.attribution.search.attribution_space import attribution_space
 from engine.store import read_tensors, write_tensors

@@ -101,10 +101,11 @@ def _sums(
         masks[rows, n] = 1
     totals, squares = (np.zeros((scores.n_test, len(removed))) for _ in range(2))
     mean_square = np.zeros(scores.n_test)
-    for start, block in scores.blocks():
-        some = masks[start : start + block.shape[1]]
-        totals += block @ some
-        square = np.square(block)
-        squares += square @ some
-        mean_square += square.sum(axis=1, dtype=np.float64)
+    for tile in scores.tiles():
+        tests = slice(tile.tests.start, tile.tests.stop)
+        some = masks[tile.trains.start : tile.trains.stop]
+        totals[tests] += tile.scores @ some
+        square = np.square(tile.scores)
+        squares[tests] += square @ some
+        mean_square[tests] += square.sum(axis=1, dtype=np.float64)
     return totals, squares, mean_square / scores.n_train

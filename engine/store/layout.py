@@ -39,6 +39,7 @@ algorithms/NAME/methods/METHOD/validation.safetensors  cross-fitted ones of vali
 algorithms/NAME/methods/datamodel/training/00000.safetensors  datamodels of training examples
 algorithms/NAME/search/METHOD/top/test.safetensors    top-k of both signs for every test example
 algorithms/NAME/search/METHOD/top/train-00000.safetensors   the reverse, in row shards
+algorithms/NAME/search/METHOD/top/part-00000.safetensors    while ranking: a part of both sides
 algorithms/NAME/search/METHOD/totals.safetensors      sums of scores of both signs, both sides
 algorithms/NAME/search/METHOD/vectors/       the attribution space: test.safetensors, train-…
 algorithms/NAME/search/METHOD/index.safetensors       a FAISS index of the train vectors
@@ -359,6 +360,10 @@ def top_test_file(root: Path, algorithm: str, method: str) -> Path:
 
 def top_train_file(root: Path, algorithm: str, method: str, shard: int) -> Path:
     return search_folder(root, algorithm, method) / "top" / f"train-{shard:05d}.safetensors"
+
+
+def top_part_file(root: Path, algorithm: str, method: str, part: int) -> Path:
+    return search_folder(root, algorithm, method) / "top" / f"part-{part:05d}.safetensors"
 
 
 def totals_file(root: Path, algorithm: str, method: str) -> Path:

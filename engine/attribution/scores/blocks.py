@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 MAX_BLOCK_ROWS = 4096
+TESTS_PER_TILE = 1024
+"""The most test examples of a tile of τ. BLAS is as fast as with more, and a tile stays small."""
 WORKING_BYTES = 2**28
 """Memory for temporary arrays where the caller sets no limit: 256 MiB."""
 

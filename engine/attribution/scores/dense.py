@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from engine.attribution.scores.blocks import WORKING_BYTES, Workspace, block_rows
-from engine.attribution.scores.matrix import all_rows_if_none, shrink, sum_of_columns
+from engine.attribution.scores.blocks import (
+    TESTS_PER_TILE,
+    WORKING_BYTES,
+    Workspace,
+    block_rows,
+)
+from engine.attribution.scores.matrix import Tile, all_rows_if_none, shrink, sum_of_columns
+from engine.attribution.scores.read_ahead import Seconds
 from engine.attribution.scores.row_shards import RowShards
 from engine.store.rows import ranges
 
@@ -63,16 +70,24 @@ class DenseScores:
         shrink(out, _column(self.threshold, tests), Workspace())
         return out
 
-    def blocks(
-        self, trains: range | None = None, memory_bytes: int = WORKING_BYTES
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        workspace = Workspace()
-        step = block_rows(memory_bytes, 8 * self.n_test)
+    def tiles(
+        self,
+        trains: range | None = None,
+        memory_bytes: int = WORKING_BYTES,
+        seconds: Seconds | None = None,
+    ) -> Iterator[Tile]:
+        workspace, seconds = Workspace(), seconds or Seconds()
+        height = min(self.n_test, block_rows(memory_bytes, 8), TESTS_PER_TILE)
+        step = block_rows(memory_bytes, 8 * height)
         for block in ranges(all_rows_if_none(trains, self.n_train), step):
-            out = workspace("block", (self.n_test, len(block)))
-            self._tau.read(range(self.n_test), out, slice(block.start, block.stop))
-            shrink(out, _column(self.threshold), workspace)
-            yield block.start, out
+            for tests in ranges(range(self.n_test), height):
+                start = time.perf_counter()
+                out = workspace("tile", (len(tests), len(block)))
+                self._tau.read(tests, out, slice(block.start, block.stop))
+                seconds.waiting += time.perf_counter() - start
+                mine = slice(tests.start, tests.stop)
+                shrink(out, _column(self.threshold, mine), workspace)
+                yield Tile(tests, block, out)
 
     def matmat(self, x: np.ndarray, trains: range | None = None) -> np.ndarray:
         return np.concatenate([rows @ x for _, rows in self._row_blocks(trains)])

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.attribution.scores.blocks import MAX_BLOCK_ROWS, WORKING_BYTES, Workspace, block_rows
-from engine.attribution.scores.matrix import all_rows_if_none, shrink, sum_of_columns
+from engine.attribution.scores.blocks import (
+    MAX_BLOCK_ROWS,
+    TESTS_PER_TILE,
+    WORKING_BYTES,
+    Workspace,
+    block_rows,
+)
+from engine.attribution.scores.matrix import Tile, all_rows_if_none, shrink, sum_of_columns
+from engine.attribution.scores.read_ahead import Seconds, read_ahead
 from engine.attribution.scores.row_shards import RowShards
 from engine.store.errors import StoreError
 from engine.store.rows import ranges
@@ -93,16 +101,26 @@ class FactorScores:
             out[mine] = np.take_along_axis(table, place.reshape(len(group), -1), axis=1)
         return out
 
-    def blocks(
-        self, trains: range | None = None, memory_bytes: int = WORKING_BYTES
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        workspace = Workspace()
-        step = self._step(memory_bytes, self.n_test)
-        for block in ranges(all_rows_if_none(trains, self.n_train), step):
-            out = workspace("block", (len(block), self.n_test))
-            for tests in ranges(range(self.n_test), step):
-                out[:, tests.start : tests.stop] = self._tile(tests, block, workspace)
-            yield block.start, out.T
+    def tiles(
+        self,
+        trains: range | None = None,
+        memory_bytes: int = WORKING_BYTES,
+        seconds: Seconds | None = None,
+    ) -> Iterator[Tile]:
+        workspace, seconds = Workspace(), seconds or Seconds()
+        step, height = self._tile_shape(memory_bytes, self.n_test)
+
+        def read(block: range, slot: int) -> tuple[range, list[np.ndarray]]:
+            return block, self._features(block, workspace, slot)
+
+        # Training features are read once; the factors, which are fewer, for each block of them.
+        blocks = ranges(all_rows_if_none(trains, self.n_train), step)
+        for block, features in read_ahead(read, blocks, seconds):
+            for tests in ranges(range(self.n_test), height):
+                start = time.perf_counter()
+                tile = self._tile(tests, block, features, workspace)
+                seconds.multiplying += time.perf_counter() - start
+                yield Tile(tests, block, tile.T)
 
     def matmat(self, x: np.ndarray, trains: range | None = None) -> np.ndarray:
         trains = all_rows_if_none(trains, self.n_train)
@@ -132,39 +150,60 @@ class FactorScores:
         out *= self.out_to_loss[trains.start : trains.stop, None] / np.float32(len(self.factors))
         return out
 
-    def _step(self, memory_bytes: int, n_test: int) -> int:
-        """Rows of a tile. Each needs a row of features, a row of factors, and at most 4 · `n_test`
-        scores (block, tile, product of one checkpoint, what the threshold removes)."""
-        width = max(phi.shape[1] for phi, _ in self._checkpoints)
-        return block_rows(memory_bytes, 8 * width + 16 * n_test)
+    def _tile_shape(self, memory_bytes: int, n_tests: int) -> tuple[int, int]:
+        """Training and test rows of a tile.
+
+        Many training rows, because the factors are read again for each block of them. Each needs
+        two rows of features (one is read ahead) and at most three scores for each test row: tile,
+        product of one checkpoint, and what the threshold removes.
+        """
+        widths = [phi.shape[1] for phi, _ in self._checkpoints]
+        per_test = 4 * max(widths) + 12
+        tests = min(n_tests, TESTS_PER_TILE, block_rows(memory_bytes // 4, per_test))
+        left = memory_bytes - tests * per_test
+        return block_rows(left, 8 * sum(widths) + 12 * tests), tests
+
+    def _features(
+        self, trains: np.ndarray | range, workspace: Workspace, slot: int = 0
+    ) -> list[np.ndarray]:
+        """Φ of some training examples at each checkpoint, `[len(trains), p_m]`."""
+        return [
+            phi.get(trains, workspace(f"features {number} {slot}", (len(trains), phi.shape[1])))
+            for number, (phi, _) in enumerate(self._checkpoints)
+        ]
 
     def _tiled(self, tests: np.ndarray | range, trains: np.ndarray | range) -> np.ndarray:
         """Scores of `tests` with `trains`: `[len(tests), len(trains)]`."""
         workspace = Workspace()
         out = np.empty((len(tests), len(trains)), np.float32)
-        step = self._step(WORKING_BYTES, len(tests))
+        step, height = self._tile_shape(WORKING_BYTES, max(1, len(tests)))
         for part in ranges(range(len(trains)), step):
-            for mine in ranges(range(len(tests)), step):
-                tile = self._tile(
-                    tests[mine.start : mine.stop], trains[part.start : part.stop], workspace
-                )
-                out[mine.start : mine.stop, part.start : part.stop] = tile.T
+            mine = trains[part.start : part.stop]
+            features = self._features(mine, workspace)
+            for some in ranges(range(len(tests)), height):
+                tile = self._tile(tests[some.start : some.stop], mine, features, workspace)
+                out[some.start : some.stop, part.start : part.stop] = tile.T
         return out
 
     def _tile(
-        self, tests: np.ndarray | range, trains: np.ndarray | range, workspace: Workspace
+        self,
+        tests: np.ndarray | range,
+        trains: np.ndarray | range,
+        features: list[np.ndarray],
+        workspace: Workspace,
     ) -> np.ndarray:
         """Scores that fit in memory at once: `[len(trains), len(tests)]`, overwritten by the next.
 
         Training rows come first, because BLAS reads both factors fastest that way.
         """
         shape = len(trains), len(tests)
-        tile, product = workspace("tile", shape), workspace("product", shape)
-        tile.fill(0)
-        for phi, g in self._checkpoints:
-            features = phi.get(trains, workspace("features", (len(trains), phi.shape[1])))
+        tile = workspace("tile", shape)
+        for number, ((_, g), phi) in enumerate(zip(self._checkpoints, features, strict=True)):
             factors = g.get(tests, workspace("factors", (len(tests), g.shape[1])))
-            tile += np.matmul(features, factors.T, out=product)
+            if number == 0:
+                np.matmul(phi, factors.T, out=tile)
+            else:
+                tile += np.matmul(phi, factors.T, out=workspace("product", shape))
         combine(tile.T, len(self.factors), self.out_to_loss[_index(trains)])
         if self.threshold is not None:
             shrink(tile, self.threshold[_index(tests)], workspace)

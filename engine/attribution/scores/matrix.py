@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from engine.attribution.scores.blocks import WORKING_BYTES, Workspace, block_rows
+from engine.attribution.scores.read_ahead import Seconds
 from engine.store.rows import ranges
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of τ.
+
+    Attributes:
+        tests, trains: Whose scores they are.
+        scores: float32 `[len(tests), len(trains)]`, in C or Fortran order.
+    """
+
+    tests: range
+    trains: range
+    scores: np.ndarray
 
 
 class Scores(Protocol):
@@ -39,12 +55,20 @@ class Scores(Protocol):
     def pairs(self, tests: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Scores of each of `tests` `[t]` with its own `candidates` `[t, c]`: `[t, c]`."""
 
-    def blocks(
-        self, trains: range | None = None, memory_bytes: int = WORKING_BYTES
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first training row, scores `[n_test, block]`) over `trains`, in order.
+    def tiles(
+        self,
+        trains: range | None = None,
+        memory_bytes: int = WORKING_BYTES,
+        seconds: Seconds | None = None,
+    ) -> Iterator[Tile]:
+        """Yield every score with `trains` once: blocks of training examples in order, and within
+        each of them all test examples in order.
 
-        The next step overwrites the array: copy what you want to keep.
+        The next step overwrites a tile's scores: copy what you want to keep.
+
+        Args:
+            memory_bytes: Limit for temporary arrays.
+            seconds: Gets the time that reading and multiplying took.
         """
 
     def matmat(self, x: np.ndarray, trains: range | None = None) -> np.ndarray:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csc_array, csr_array, vstack
 
-from engine.attribution.scores.blocks import MAX_BLOCK_ROWS, WORKING_BYTES
-from engine.attribution.scores.matrix import all_rows_if_none, sum_of_columns
+from engine.attribution.scores.blocks import MAX_BLOCK_ROWS, TESTS_PER_TILE, WORKING_BYTES
+from engine.attribution.scores.matrix import Tile, all_rows_if_none, sum_of_columns
+from engine.attribution.scores.read_ahead import Seconds
 from engine.store.rows import ranges
 
 
@@ -77,7 +78,18 @@ class SparseScores:
             out[place] = self.rows(np.array([test]))[0, candidates[place]]
         return out
 
-    def blocks(
+    def tiles(
+        self,
+        trains: range | None = None,
+        memory_bytes: int = WORKING_BYTES,
+        seconds: Seconds | None = None,
+    ) -> Iterator[Tile]:
+        for start, block in self._blocks(trains, memory_bytes):
+            columns = range(start, start + block.shape[1])
+            for tests in ranges(range(self.n_test), TESTS_PER_TILE):
+                yield Tile(tests, columns, block[tests.start : tests.stop])
+
+    def _blocks(
         self, trains: range | None = None, memory_bytes: int = WORKING_BYTES
     ) -> Iterator[tuple[int, np.ndarray]]:
         step = max(1, min(MAX_BLOCK_ROWS, memory_bytes // (8 * self.n_test)))
@@ -89,10 +101,10 @@ class SparseScores:
     def matmat(self, x: np.ndarray, trains: range | None = None) -> np.ndarray:
         out = np.zeros((self.n_test, x.shape[1]), np.float32)
         first = all_rows_if_none(trains, self.n_train).start
-        for start, block in self.blocks(trains):
+        for start, block in self._blocks(trains):
             out += block @ x[start - first : start - first + block.shape[1]]
         return out
 
     def rmatmat(self, y: np.ndarray, trains: range | None = None) -> np.ndarray:
-        parts = [block.T @ y for _, block in self.blocks(trains)]
+        parts = [block.T @ y for _, block in self._blocks(trains)]
         return np.concatenate(parts).astype(np.float32, copy=False)

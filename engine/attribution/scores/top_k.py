@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 import numpy as np
 
 from engine.attribution.scores.blocks import WORKING_BYTES, Workspace
-from engine.attribution.scores.matrix import Scores, all_rows_if_none
+from engine.attribution.scores.matrix import Scores, Tile, all_rows_if_none
+from engine.attribution.scores.read_ahead import Seconds
+from engine.attribution.scores.strongest import (
+    Strongest,
+    TopK,
+    decode,
+    largest,
+    make_keys,
+    padded,
+)
 from engine.attribution.scores.totals import Totals
 from engine.store.errors import StoreError
 
-_LOW_BITS = np.int64(2**32 - 1)
-
-
-@dataclass(frozen=True)
-class TopK:
-    """The k strongest scores of both signs for each of n examples, and whose they are.
-
-    `support_*` are the largest positive scores, largest first; `oppose_*` the most negative ones,
-    most negative first. Ties are ordered by index. Where fewer than k scores have the sign, the
-    remaining places have index −1 and score 0.
-
-    Attributes:
-        support_index, oppose_index: `[n, k]` int32.
-        support_score, oppose_score: `[n, k]` float32.
-    """
-
-    support_index: np.ndarray
-    support_score: np.ndarray
-    oppose_index: np.ndarray
-    oppose_score: np.ndarray
+_COMPILED_FROM = 2**26
+"""Scores of a matrix from which compiled loops save more time than it takes to compile them."""
 
 
 def top_k(
@@ -41,7 +33,7 @@ def top_k(
     memory_bytes: int = WORKING_BYTES,
     totals: Totals | None = None,
 ) -> tuple[TopK, TopK]:
-    """Exact top-k of both signs in one pass over τ[:, trains], a block of training rows at a time.
+    """Exact top-k of both signs in one pass over τ[:, trains].
 
     The caller may cut a long pass into several ranges of `trains`. `merge` then joins the test
     side of the results into what a single pass would have found.
@@ -50,8 +42,8 @@ def top_k(
         scores: τ.
         k: How many of each sign.
         trains: The training rows to look at; None for all.
-        memory_bytes: Limit for temporary arrays. The results need 16·k bytes more for each test
-            example and each row of `trains`.
+        memory_bytes: Limit for temporary arrays. Beside them, each test example needs 32·k bytes
+            (`Strongest`), and the results 16·k bytes for each test example and each of `trains`.
         totals: If given, all scores are also added to these sums.
 
     Returns:
@@ -61,37 +53,92 @@ def top_k(
     Raises:
         StoreError: A score is not finite.
     """
-    trains = all_rows_if_none(trains, scores.n_train)
+    of_tests = Strongest(scores.n_test, k)
+    parts = [part for _, part in rank(scores, of_tests, trains, memory_bytes, totals)]
+    return of_tests.top(), stacked(parts) if parts else Strongest(0, k).top()
+
+
+def rank(
+    scores: Scores,
+    of_tests: Strongest,
+    trains: range | None = None,
+    memory_bytes: int = WORKING_BYTES,
+    totals: Totals | None = None,
+    seconds: Seconds | None = None,
+) -> Iterator[tuple[range, TopK]]:
+    """The pass of `top_k`, a block of training examples at a time.
+
+    Args:
+        of_tests: Gets the scores of every test example. The blocks of all passes that it is given
+            to must be in ascending order.
+        seconds: If given, gets the time that the pass took.
+
+    Yields:
+        (some of `trains`, in order; for each of them its test examples).
+    """
+    trains, seconds = all_rows_if_none(trains, scores.n_train), seconds or Seconds()
+    compiled = scores.n_test * scores.n_train >= _COMPILED_FROM
     workspace = Workspace()
-    tests_best = {sign: np.zeros((scores.n_test, k), np.int64) for sign in (1, -1)}
-    by_train = _no_examples(len(trains), k)
-    # `blocks` reserves at least 8 bytes per score; the steps below need 16 more.
-    for first, block in scores.blocks(trains, memory_bytes // 3):
-        if not np.isfinite([block.min(), block.max()]).all():
-            raise StoreError(
-                f"Scores of training examples {first} to {first + block.shape[1] - 1} are not all "
-                "finite: features or a checkpoint are damaged. `dataloupe doctor` names the file."
-            )
+    of_trains: Strongest | None = None
+    for tile in scores.tiles(trains, memory_bytes, seconds):
+        start = time.perf_counter()
+        if of_trains is None or len(tile.trains) > len(of_trains.keys):
+            of_trains = Strongest(len(tile.trains), of_tests.k)
+        if tile.tests.start == 0:
+            of_trains.clear()
+        _offer(tile, of_tests, of_trains, compiled, workspace)
         if totals is not None:
-            totals.add(first, block)
-        turned, index = _rows_first(block, workspace), np.arange(first, first + block.shape[1])
-        for sign, best in tests_best.items():
-            keys = _largest(_keys(turned, sign, index, workspace), k)
-            tests_best[sign] = _largest(np.concatenate([best, keys], axis=1), k)
-        turned, index = _rows_first(block.T, workspace), np.arange(scores.n_test)
-        found = _decode(*(_largest(_keys(turned, s, index, workspace), k) for s in (1, -1)))
-        start = first - trains.start
-        for name, array in vars(found).items():
-            vars(by_train)[name][start : start + len(array), : array.shape[1]] = array
-    return _decode(tests_best[1], tests_best[-1]), by_train
+            totals.add(tile.tests, tile.trains, tile.scores, compiled)
+        if tile.tests.stop < scores.n_test:
+            seconds.selecting += time.perf_counter() - start
+            continue
+        found = of_trains.top(range(len(tile.trains)))
+        seconds.selecting += time.perf_counter() - start
+        yield tile.trains, found
+
+
+def _offer(
+    tile: Tile, of_tests: Strongest, of_trains: Strongest, compiled: bool, workspace: Workspace
+) -> None:
+    """Offer a tile's scores to both sides.
+
+    Raises:
+        StoreError: A score is not finite.
+    """
+    tests, trains = tile.tests, tile.trains
+    places = range(len(trains))
+    if not compiled:
+        if not np.isfinite([tile.scores.min(), tile.scores.max()]).all():
+            raise _not_finite(tile)
+        of_tests.offer(tests, trains.start, tile.scores, workspace)
+        of_trains.offer(places, tests.start, tile.scores.T, workspace)
+        return
+    from engine.attribution.scores.keep_strongest import offer
+
+    test_side = tests.start, of_tests.arrays(tests)
+    train_side = trains.start, of_trains.arrays(places)
+    scores, row_side, column_side = tile.scores, test_side, train_side
+    if not scores.flags.c_contiguous:
+        scores, row_side, column_side = scores.T, train_side, test_side
+    bits = np.ascontiguousarray(scores).view(np.int32)
+    place = offer(bits, row_side[0], column_side[0], of_tests.k, *row_side[1], *column_side[1])
+    if place >= 0:
+        raise _not_finite(tile)
+
+
+def _not_finite(tile: Tile) -> StoreError:
+    return StoreError(
+        f"Scores of training examples {tile.trains.start} to {tile.trains.stop - 1} are not all "
+        "finite: features or a checkpoint are damaged. `dataloupe doctor` names the file."
+    )
 
 
 def top_k_among(scores: np.ndarray, candidates: np.ndarray, k: int) -> TopK:
     """Top-k of both signs of `scores` `[n, c]` of the `candidates` `[n, c]`, given by index."""
     support, oppose = (
-        _padded(_largest(_keys(scores, sign, candidates, Workspace()), k), k) for sign in (1, -1)
+        padded(largest(make_keys(scores, sign, candidates, Workspace()), k), k) for sign in (1, -1)
     )
-    return _decode(support, oppose)
+    return decode(support, oppose)
 
 
 def merge(parts: Sequence[TopK]) -> TopK:
@@ -99,66 +146,18 @@ def merge(parts: Sequence[TopK]) -> TopK:
     k = parts[0].support_index.shape[1]
     index = np.concatenate([part.support_index for part in parts], axis=1)
     score = np.concatenate([part.support_score for part in parts], axis=1)
-    support = _largest(_keys(score, 1, index, Workspace()), k)
+    support = largest(make_keys(score, 1, index, Workspace()), k)
     index = np.concatenate([part.oppose_index for part in parts], axis=1)
     score = np.concatenate([part.oppose_score for part in parts], axis=1)
-    oppose = _largest(_keys(score, -1, index, Workspace()), k)
-    return _decode(support, oppose)
+    oppose = largest(make_keys(score, -1, index, Workspace()), k)
+    return decode(support, oppose)
 
 
-def _rows_first(block: np.ndarray, workspace: Workspace) -> np.ndarray:
-    """The block in C order, copied if it is not."""
-    if block.flags.c_contiguous:
-        return block
-    out = workspace("rows_first", block.shape)
-    np.copyto(out, block)
-    return out
-
-
-def _keys(block: np.ndarray, sign: int, index: np.ndarray, workspace: Workspace) -> np.ndarray:
-    """One int64 for each score: the larger score · `sign`, the larger the key. Of equal scores the
-    one with the smaller `index` has the larger key. Scores of the other sign count as 0.
-
-    The bits of non-negative float32 numbers have the same order as the numbers, so they form the
-    upper half of the key.
-    """
-    positive = np.multiply(block, np.float32(sign), out=workspace("positive", block.shape))
-    np.maximum(positive, 0, out=positive)
-    keys = workspace("keys", block.shape, np.int64)
-    np.copyto(keys, positive.view(np.int32))
-    np.left_shift(keys, 32, out=keys)
-    # Index −1 means no example: its score is 0, and any index with score 0 is decoded as −1.
-    np.bitwise_or(keys, _LOW_BITS - np.maximum(index, 0), out=keys)
-    return keys
-
-
-def _largest(keys: np.ndarray, k: int) -> np.ndarray:
-    """The k largest keys of each row, or all if fewer, largest first. Reorders `keys`."""
-    if k < keys.shape[1]:
-        keys.partition(keys.shape[1] - k, axis=1)
-        keys = keys[:, -k:]
-    return np.sort(keys, axis=1)[:, ::-1]
-
-
-def _no_examples(n: int, k: int) -> TopK:
+def stacked(parts: Sequence[TopK]) -> TopK:
+    """The top-k of consecutive examples as one."""
     return TopK(
-        np.full((n, k), -1, np.int32),
-        np.zeros((n, k), np.float32),
-        np.full((n, k), -1, np.int32),
-        np.zeros((n, k), np.float32),
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(TopK)
+        }
     )
-
-
-def _padded(keys: np.ndarray, k: int) -> np.ndarray:
-    return np.pad(keys, ((0, 0), (0, k - keys.shape[1])))
-
-
-def _decode(support: np.ndarray, oppose: np.ndarray) -> TopK:
-    support_score, oppose_score = (
-        (keys >> 32).astype(np.int32).view(np.float32) for keys in (support, oppose)
-    )
-    support_index, oppose_index = (
-        np.where(score > 0, _LOW_BITS - (keys & _LOW_BITS), -1).astype(np.int32)
-        for keys, score in ((support, support_score), (oppose, oppose_score))
-    )
-    return TopK(support_index, support_score, oppose_index, 0 - oppose_score)

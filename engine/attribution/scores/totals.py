@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums of positive and of negative scores, in float64, accumulated over blocks of τ.
+    """Sums of positive and of negative scores, in float64, accumulated over tiles of τ.
 
     A training example's sum over all predictions says how much it matters. A prediction's sum over
     all training examples is the whole that shares of influence refer to. Both are in units of the
@@ -29,12 +29,21 @@ class Totals:
     def zeros(cls, n_test: int, n_train: int) -> Totals:
         return cls(np.zeros(n_test), np.zeros(n_test), np.zeros(n_train), np.zeros(n_train))
 
-    def add(self, first: int, block: np.ndarray) -> None:
-        """Add the scores `[n_test, b]` of b training rows, starting at row `first`."""
-        mine = slice(first, first + block.shape[1])
-        for sign, tests, trains in (
-            (block > 0, self.test_support, self.train_support),
-            (block < 0, self.test_oppose, self.train_oppose),
+    def add(self, tests: range, trains: range, scores: np.ndarray, compiled: bool = False) -> None:
+        """Add the scores `[tests, trains]`; with compiled loops if there are many."""
+        mine, theirs = slice(tests.start, tests.stop), slice(trains.start, trains.stop)
+        test_side = self.test_support[mine], self.test_oppose[mine]
+        train_side = self.train_support[theirs], self.train_oppose[theirs]
+        if compiled:
+            from engine.attribution.scores.keep_strongest import add_totals
+
+            if scores.flags.c_contiguous:
+                add_totals(scores, *test_side, *train_side)
+            else:
+                add_totals(np.ascontiguousarray(scores.T), *train_side, *test_side)
+            return
+        for sign, of_tests, of_trains in zip(
+            (scores > 0, scores < 0), test_side, train_side, strict=True
         ):
-            tests += block.sum(axis=1, dtype=np.float64, where=sign)
-            trains[mine] += block.sum(axis=0, dtype=np.float64, where=sign)
+            of_tests += scores.sum(axis=1, dtype=np.float64, where=sign)
+            of_trains += scores.sum(axis=0, dtype=np.float64, where=sign)

@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from engine.attribution.scores.top_k import TopK, top_k_among
+from engine.attribution.scores.strongest import TopK
+from engine.attribution.scores.top_k import top_k_among
 from engine.store.errors import StoreError
 from engine.store.rows import ranges
 

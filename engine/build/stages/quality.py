@@ -212,8 +212,11 @@ def _trials(study: StudyReader, algorithm: str) -> list[dict[str, float]]:
 def predict(scores: Scores, masks: np.ndarray) -> np.ndarray:
     """Sum of the scores of each mask's training examples, float32 `[n_test, masks]`."""
     total = np.zeros((scores.n_test, len(masks)), np.float32)
-    for start, block in scores.blocks():
-        total += block @ masks[:, start : start + block.shape[1]].T.astype(np.float32)
+    for tile in scores.tiles():
+        trains = slice(tile.trains.start, tile.trains.stop)
+        total[tile.tests.start : tile.tests.stop] += tile.scores @ masks[:, trains].T.astype(
+            np.float32
+        )
     return total
 
 

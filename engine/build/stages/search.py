@@ -11,13 +11,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from engine import store
-from engine.attribution.scores.matrix import Scores
+from engine.attribution.scores.read_ahead import Seconds
 from engine.attribution.scores.row_shards import RowShards
-from engine.attribution.scores.top_k import TopK, merge, top_k
-from engine.attribution.scores.totals import Totals
+from engine.attribution.scores.strongest import TopK
 from engine.attribution.search.attribution_space import attribution_space
 from engine.attribution.search.vector_index import (
     build_index,
@@ -25,11 +22,13 @@ from engine.attribution.search.vector_index import (
     index_to_array,
     measure_recall,
 )
+from engine.build import ranking
 from engine.build.run import Run
 from engine.build.stages.trak import scores_fingerprint
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD, TRAK
-from engine.store.rows import evenly_spread
+from engine.store.records import Progress
+from engine.store.rows import evenly_spread, ranges
 from engine.study.examples import shard_count
 from engine.study.methods import scored_methods
 from engine.study.reader import StudyReader
@@ -53,13 +52,37 @@ class Job:
 
 def run(run: Run, algorithm: str) -> None:
     """Rank and index the scores of every method where that is not done yet."""
-    methods = scored_methods(run.study, algorithm)
+    study, methods = run.study, scored_methods(run.study, algorithm)
     jobs = [
-        Job(run.study.root, algorithm, method)
+        Job(study.root, algorithm, method)
         for method in methods
-        if not _is_done(run.study, algorithm, method)
+        if not _is_done(study, algorithm, method)
     ]
-    run.run_remaining("search", algorithm, rank_and_index, jobs, len(methods))
+    parts = [part for job in jobs for part in _parts(study, algorithm, job.method)]
+    missing = ranking.missing(parts)
+    each = len(_parts(study, algorithm, TRAK)) + 1
+    total = each * len(methods)
+    done = total - len(jobs) - len(missing)
+    seconds = Seconds()
+    run.report(Progress("search", algorithm, done, total))
+
+    def on_ranked(part: ranking.Part, spent: Seconds) -> None:
+        nonlocal done
+        done += 1
+        seconds.add(spent)
+        run.report(Progress("search", algorithm, done, total))
+
+    run.run_jobs(ranking.rank_part, missing, on_ranked)
+    scores = sum(len(part.trains) for part in missing)
+    note = ranking.speed_note(seconds, scores * study.dataset.n_test)
+    if note:
+        run.report(Progress("search", algorithm, done, total, note))
+    run.run_remaining("search", algorithm, rank_and_index, jobs, total)
+
+
+def _parts(study: StudyReader, algorithm: str, method: str) -> list[ranking.Part]:
+    fingerprint = search_fingerprint(study, algorithm, method)
+    return ranking.parts_of(study.root, algorithm, method, fingerprint, study.dataset.n_train)
 
 
 def _is_done(study: StudyReader, algorithm: str, method: str) -> bool:
@@ -97,12 +120,15 @@ def method_fingerprint(study: StudyReader, algorithm: str, method: str) -> str:
 
 
 def rank_and_index(job: Job) -> None:
-    """Worker: write the top-k shards, the vectors, the index and, last, the summary."""
+    """Worker: rank what is not ranked yet; write the vectors, the index and, last, the summary."""
     study = StudyReader.open(job.root)
     algorithm, method = job.algorithm, job.method
     scores = read_score_matrix(study, algorithm, method)
     fingerprint = search_fingerprint(study, algorithm, method)
-    truth = _rank(study, algorithm, method, scores, fingerprint)
+    parts = _parts(study, algorithm, method)
+    for part in ranking.missing(parts):
+        ranking.rank_part(part)
+    truth = ranking.join(parts, scores.n_test)
     spec = study.spec.search
     space = attribution_space(scores, spec.rank, seed=study.spec.seed)
     queries = space.test_vectors()
@@ -112,7 +138,7 @@ def rank_and_index(job: Job) -> None:
         fingerprint,
     )
     vectors = []
-    for shard, trains in enumerate(_row_ranges(study.dataset.n_train)):
+    for shard, trains in enumerate(ranges(range(study.dataset.n_train), ROWS_PER_SHARD)):
         path = layout.train_vectors_file(study.root, algorithm, method, shard)
         store.write_tensors(path, {"vectors": space.train_vectors(scores, trains)}, fingerprint)
         vectors.append(store.read_tensors(path)["vectors"])
@@ -144,30 +170,3 @@ def rank_and_index(job: Job) -> None:
         },
         fingerprint,
     )
-
-
-def _row_ranges(rows: int) -> list[range]:
-    return [
-        range(first, min(first + ROWS_PER_SHARD, rows)) for first in range(0, rows, ROWS_PER_SHARD)
-    ]
-
-
-def _rank(
-    study: StudyReader, algorithm: str, method: str, scores: Scores, fingerprint: str
-) -> TopK:
-    """Write the exact top-k and the sums of both signs; return the top-k of the test examples."""
-    k = study.spec.search.top_k
-    best: TopK | None = None
-    totals = Totals.zeros(scores.n_test, scores.n_train)
-    for shard, trains in enumerate(_row_ranges(scores.n_train)):
-        of_tests, of_trains = top_k(scores, k, trains, totals=totals)
-        path = layout.top_train_file(study.root, algorithm, method, shard)
-        store.write_tensors(path, vars(of_trains), fingerprint)
-        best = of_tests if best is None else merge([best, of_tests])
-    assert best is not None
-    store.write_tensors(
-        layout.top_test_file(study.root, algorithm, method), vars(best), fingerprint
-    )
-    sums = {name: array.astype(np.float32) for name, array in vars(totals).items()}
-    store.write_tensors(layout.totals_file(study.root, algorithm, method), sums, fingerprint)
-    return best

@@ -259,9 +259,10 @@ def _combine(study: StudyReader, algorithm: str, solver: Solver) -> None:
 def score_deviations(scores: Scores) -> np.ndarray:
     """Standard deviation of each test example's scores, float32 `[n_test]`."""
     total, squares = np.zeros(scores.n_test), np.zeros(scores.n_test)
-    for _, block in scores.blocks():
-        total += block.sum(axis=1, dtype=np.float64)
-        squares += np.square(block, dtype=np.float64).sum(axis=1)
+    for tile in scores.tiles():
+        tests = slice(tile.tests.start, tile.tests.stop)
+        total[tests] += tile.scores.sum(axis=1, dtype=np.float64)
+        squares[tests] += np.square(tile.scores, dtype=np.float64).sum(axis=1)
     mean = total / scores.n_train
     variance = np.maximum(squares / scores.n_train - mean**2, 0)
     return np.sqrt(variance).astype(np.float32)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.attribution.scores import blocks, dense, factors
+from engine.attribution.scores import blocks, dense, factors, strongest
 from engine.attribution.scores import top_k as top_k_module
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores, combine
-from engine.attribution.scores.top_k import TopK, merge, top_k
+from engine.attribution.scores.read_ahead import Seconds, read_ahead
+from engine.attribution.scores.strongest import Strongest, TopK
+from engine.attribution.scores.top_k import merge, rank, stacked, top_k
 from engine.attribution.scores.totals import Totals
 from engine.store import read_tensors, write_tensors
 from engine.store.errors import StoreError
@@ -52,6 +55,8 @@ def case(request):
 def _small_tiles(monkeypatch):
     monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 16)
     monkeypatch.setattr(factors, "MAX_BLOCK_ROWS", 16)
+    for module in (dense, factors):
+        monkeypatch.setattr(module, "TESTS_PER_TILE", 20)
 
 
 def close(found, expected):
@@ -79,18 +84,22 @@ def test_pairs_of_more_tests_than_a_group(case):
 
 
 @pytest.mark.parametrize("trains", [None, range(17, 150), range(4, 4)])
-def test_blocks_cover_the_range_in_order(case, trains):
+def test_tiles_cover_the_range_in_order(case, trains):
     scores, _, tau = case
-    parts = [(first, block.copy()) for first, block in scores.blocks(trains)]
     wanted = trains if trains is not None else range(230)
-    sizes = [block.shape[1] for _, block in parts]
-    assert [first for first, _ in parts] == list(
-        np.cumsum([wanted.start, *sizes])[:-1] if parts else []
-    )
-    assert all(size <= 16 for size in sizes)
-    assert sum(sizes) == len(wanted)
-    if parts:
-        close(np.concatenate([b for _, b in parts], axis=1), tau[:, wanted.start : wanted.stop])
+    found = np.full((37, 230), np.nan, np.float32)
+    corners = []
+    for tile in scores.tiles(trains):
+        tests, columns = (slice(r.start, r.stop) for r in (tile.tests, tile.trains))
+        assert np.isnan(found[tests, columns]).all()
+        found[tests, columns] = tile.scores
+        corners.append((tile.trains.start, tile.tests.start))
+        assert len(tile.trains) <= 16
+        assert len(tile.tests) <= 20
+    assert corners == sorted(corners)
+    mine = slice(wanted.start, wanted.stop)
+    close(found[:, mine], tau[:, mine])
+    assert np.isnan(np.delete(found, np.arange(230)[mine], axis=1)).all()
 
 
 @pytest.mark.parametrize("trains", [None, range(17, 150)])
@@ -139,22 +148,32 @@ def assert_top(top, tau, k):
         assert getattr(top, f"{name}_score").dtype == np.float32
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.fixture(params=["plain", "compiled"])
+def loops(request, monkeypatch):
+    """Both ways to keep the strongest scores, however few there are."""
+    monkeypatch.setattr(top_k_module, "_COMPILED_FROM", 0 if request.param == "compiled" else 2**62)
+
+
+FIXTURE_STAYS = [HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=FIXTURE_STAYS)
 @given(
     seed=st.integers(0, 2**20),
-    n_test=st.integers(1, 40),
-    n_train=st.integers(1, 70),
+    n_test=st.integers(1, 70),
+    n_train=st.integers(1, 130),
     k=st.integers(1, 50),
-    values=st.sampled_from(["ties", "positive", "negative", "zero", "floats"]),
+    values=st.sampled_from(["ties", "positive", "negative", "zero", "rising", "floats"]),
     memory=st.integers(1, 20_000),
 )
-def test_top_k_equals_a_full_sort(seed, n_test, n_train, k, values, memory):
+def test_top_k_equals_a_full_sort(loops, seed, n_test, n_train, k, values, memory):
     rng = np.random.default_rng(seed)
     tau = {
         "ties": lambda: rng.integers(-2, 3, (n_test, n_train)),
         "positive": lambda: rng.integers(1, 4, (n_test, n_train)),
         "negative": lambda: -rng.random((n_test, n_train)),
         "zero": lambda: np.zeros((n_test, n_train)) * -1,
+        "rising": lambda: np.arange(n_test * n_train).reshape(n_test, n_train),
         "floats": lambda: rng.standard_normal((n_test, n_train)) * 1e-20,
     }[values]().astype(np.float32)
     by_test, by_train = top_k(DenseScores([tau]), k, memory_bytes=memory)
@@ -162,9 +181,32 @@ def test_top_k_equals_a_full_sort(seed, n_test, n_train, k, values, memory):
     assert_top(by_train, tau.T, k)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=FIXTURE_STAYS)
+@given(
+    seed=st.integers(0, 2**20),
+    cuts=st.lists(st.integers(0, 90), max_size=3),
+    widths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    k=st.integers(1, 12),
+    memory=st.integers(1, 30_000),
+)
+def test_top_k_of_factors_equals_a_full_sort(loops, seed, cuts, widths, k, memory):
+    """Whole numbers, so that every order of summing gives the same scores and there are many ties;
+    several checkpoints, in shards of any size."""
+    rng = np.random.default_rng(seed)
+    phi = [rng.integers(-2, 3, (90, width)).astype(np.float32) for width in widths]
+    g = [rng.integers(-2, 3, (35, width)).astype(np.float32) for width in widths]
+    q = 2.0 ** rng.integers(-1, 2, 90).astype(np.float32) * len(widths)
+    tau = q / len(widths) * sum(b @ a.T for a, b in zip(phi, g, strict=True))
+    scores = FactorScores([np.split(part, sorted(cuts)) for part in phi], g, q)
+    by_test, by_train = top_k(scores, k, memory_bytes=memory)
+    assert_top(by_test, scores.rows(np.arange(35)), k)
+    np.testing.assert_allclose(scores.rows(np.arange(35)), tau, rtol=1e-6)
+    assert_top(by_train, scores.rows(np.arange(35)).T, k)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=FIXTURE_STAYS)
 @given(cut=st.integers(1, 59), k=st.integers(1, 30), seed=st.integers(0, 99))
-def test_shards_merge_to_what_one_pass_finds(cut, k, seed):
+def test_shards_merge_to_what_one_pass_finds(loops, cut, k, seed):
     tau = np.random.default_rng(seed).integers(-3, 4, (8, 60)).astype(np.float32)
     parts = [top_k(DenseScores([tau]), k, trains) for trains in (range(cut), range(cut, 60))]
     assert_top(merge([by_test for by_test, _ in parts]), tau, k)
@@ -172,7 +214,27 @@ def test_shards_merge_to_what_one_pass_finds(cut, k, seed):
         assert_top(by_train, rows, k)
 
 
-def test_top_k_of_every_form(case):
+def test_passes_that_follow_each_other_are_one_pass(loops, case):
+    scores, _, _ = case
+    of_tests = Strongest(scores.n_test, 5)
+    seconds = Seconds()
+    blocks = [
+        block
+        for trains in (range(96), range(96, 230))
+        for block in rank(scores, of_tests, trains, seconds=seconds)
+    ]
+    assert [rows.start for rows, _ in blocks] == list(range(0, 230, 16))
+    whole = top_k(scores, 5)
+    for found, expected in zip(
+        (of_tests.top(), stacked([b for _, b in blocks])), whole, strict=True
+    ):
+        for name, array in vars(expected).items():
+            np.testing.assert_array_equal(getattr(found, name), array)
+    assert seconds.selecting > 0
+    assert seconds.multiplying > 0 or isinstance(scores, DenseScores)
+
+
+def test_top_k_of_every_form(loops, case):
     scores, _, tau = case
     by_test, by_train = top_k(scores, 5)
     for top, wanted in ((by_test, tau), (by_train, tau.T)):
@@ -189,7 +251,7 @@ def test_top_k_does_not_depend_on_the_memory_of_the_machine(case):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
 
 
-def test_totals_add_up_over_shards_and_blocks(case):
+def test_totals_add_up_over_shards_and_tiles(loops, case):
     scores, _, tau = case
     totals = Totals.zeros(scores.n_test, scores.n_train)
     cut = scores.n_train // 3
@@ -201,11 +263,47 @@ def test_totals_add_up_over_shards_and_blocks(case):
             np.testing.assert_allclose(found, part.sum(axis=axis, dtype=np.float64), rtol=1e-4)
 
 
-def test_scores_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(loops, bad):
     tau = np.ones((3, 40), np.float32)
-    tau[1, 30] = np.nan
+    tau[1, 30] = bad
     with pytest.raises(StoreError, match="examples 16 to 31 are not all finite"):
         top_k(DenseScores([tau]), 2)
+
+
+# --- reading ahead -------------------------------------------------------------------------------
+
+
+def test_one_block_is_read_ahead_into_the_other_buffer():
+    read, buffers = [], [None, None]
+    allowed = threading.Semaphore(0)
+
+    def fill(item, slot):
+        buffers[slot] = item
+        read.append(item)
+        allowed.release()
+        return slot
+
+    seen = []
+    for slot in read_ahead(fill, range(5), Seconds()):
+        seen.append(buffers[slot])
+        if len(seen) < 5:  # the next one is read while this one is in use, and does not replace it
+            for _ in range(2 if len(seen) == 1 else 1):
+                allowed.acquire(timeout=60)
+        assert len(read) == min(len(seen) + 1, 5)
+        assert buffers[slot] == seen[-1]
+    assert seen == list(range(5))
+
+
+def test_an_error_of_reading_reaches_the_caller():
+    def fill(item, slot):
+        if item == 2:
+            raise StoreError("broken")
+        return item
+
+    seen = []
+    with pytest.raises(StoreError, match="broken"):
+        seen.extend(read_ahead(fill, range(4), Seconds()))
 
 
 # --- memory ------------------------------------------------------------------------------------
@@ -226,6 +324,7 @@ def test_tiles_fit_into_memory(memory, row):
 def test_temporaries_are_bounded(monkeypatch, solver):
     """All scratch of a top-k pass over 3,000 × 300 scores (3.6 MB) fits into 1 MB."""
     monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 4096)
+    monkeypatch.setattr(strongest, "_PIECE", 2**10)
     used = []
 
     class Counting(blocks.Workspace):
@@ -257,8 +356,8 @@ def test_pages_of_mapped_shards_are_released(tmp_path):
     features = read_tensors(tmp_path / "a.safetensors")["features"]
     scores = FactorScores([[features]], [np.ones((2, 256), "f4")], np.ones(65_536, "f4"))
     before = mapped()
-    for _, block in scores.blocks():
-        assert block.shape[0] == 2
+    for tile in scores.tiles():
+        assert len(tile.tests) == 2
     assert mapped() - before < 16 * 2**20
 
 

@@ -30,8 +30,9 @@ def test_sparse_scores_equal_the_dense_matrix(
         sparse.pairs(tests, candidates), np.take_along_axis(tau[tests], candidates, 1)
     )
     part = range(n_train // 3, n_train)
-    for start, block in sparse.blocks(part, memory_bytes=8 * n_test * 4):
-        np.testing.assert_array_equal(block, tau[:, start : start + block.shape[1]])
+    for tile in sparse.tiles(part, memory_bytes=8 * n_test * 4):
+        wanted = tau[tile.tests.start : tile.tests.stop, tile.trains.start : tile.trains.stop]
+        np.testing.assert_array_equal(tile.scores, wanted)
     x, y = random.normal(size=(len(part), 2)), random.normal(size=(n_test, 2))
     np.testing.assert_allclose(sparse.matmat(x, part), tau[:, part.start :] @ x, atol=1e-4)
     np.testing.assert_allclose(sparse.rmatmat(y, part), tau[:, part.start :].T @ y, atol=1e-4)

@@ -10,7 +10,8 @@ import pytest
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
 from engine.attribution.scores.row_shards import RowShards
-from engine.attribution.scores.top_k import TopK, top_k
+from engine.attribution.scores.strongest import TopK
+from engine.attribution.scores.top_k import top_k
 from engine.attribution.search.attribution_space import attribution_space
 from engine.attribution.search.vector_index import (
     build_index,
