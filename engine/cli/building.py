@@ -81,8 +81,8 @@ def add_verbs(verbs: Verbs) -> None:
         "--example",
         choices=EXAMPLES,
         default=next(iter(EXAMPLES)),
-        help="what it is about: clothes in classes, emoji with captions, or facts in sentences "
-        "(default: %(default)s)",
+        help="what it is about: clothes in classes, emoji with captions, facts in sentences, "
+        "or clothes made from noise (default: %(default)s)",
     )
     add_machine(demo)
     add_server(demo)

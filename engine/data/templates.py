@@ -9,7 +9,12 @@ from pathlib import Path
 from engine.data.assets import asset
 from engine.store.errors import SpecError
 
-EXAMPLES = {"clothes": "fashion-mnist", "captions": "captions", "facts": "facts"}
+EXAMPLES = {
+    "clothes": "fashion-mnist",
+    "captions": "captions",
+    "facts": "facts",
+    "diffusion": "diffusion",
+}
 """What `dataloupe demo` can show → the template whose data come with Dataloupe; the first is the
 default."""
 
