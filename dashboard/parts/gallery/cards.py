@@ -42,7 +42,7 @@ def _test_card(
     title = None if text is None else id_
     who, file = with_file(example), _file_name(example)
     if not predictions:
-        return Card(row, label, "", f"{who}: {label}", href=href, title=title, text=text, file=file)
+        return Card(row, label, "", _hint(who, label), href=href, title=title, text=text, file=file)
     predicted = predicted_text(example["predicted"])
     confidence = CONFIDENCE.text(example["confidence"]) if "confidence" in example else ""
     facts = [f"confidence {confidence}"] if confidence else []
@@ -51,8 +51,15 @@ def _test_card(
         wrong = not example["correct"]
         note = f"✕ {predicted}" if wrong else "✓ correct"
         facts.insert(0, "wrong" if wrong else "correct")
-    hint = f"{who}: {label}, predicted {predicted}" + (f" ({', '.join(facts)})" if facts else "")
+    about = f"predicted {predicted}" + (f" ({', '.join(facts)})" if facts else "")
+    hint = _hint(who, label, about)
     return Card(row, label, note, hint, confidence, wrong, href, title, text, file=file)
+
+
+def _hint(who: str, *about: str) -> str:
+    """What screen readers say of a card; examples of some tasks have no label."""
+    found = ", ".join(filter(None, about))
+    return f"{who}: {found}" if found else who
 
 
 def _file_name(example: dict[Hashable, Any]) -> str | None:
@@ -100,7 +107,7 @@ def training_card(
         row,
         label,
         id_,
-        f"Training example {with_file(example)}: {label}" + (f", {words}" if words else ""),
+        _hint(f"Training example {with_file(example)}", label, words),
         href="training?" + urlencode(location.without_selection().parameters(**back, train=id_)),
         title=id_ if "text" in example else None,
         text=str(example["text"]) if "text" in example else None,
