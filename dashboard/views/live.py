@@ -61,6 +61,7 @@ from engine.tasks import Given
 HOW_TO_GIVE = {
     "picture": "Drop a file, or choose one.",
     "text": "Write one.",
+    "source": "Write a source, whose target the models generate, or a source => a target.",
     "pair": "Give both to see how well they fit, or one of them: models then find the other among "
     "the test pairs.",
 }
@@ -71,6 +72,8 @@ algorithm = location.algorithm
 kind = what_it_shows(study)
 own = "picture or caption" if kind == "pair" else kind
 """What a person is asked for; once it is given, what that was."""
+answers = study.has_data and study.dataset.outcomes == "exact"
+"""Whether models generate texts."""
 
 
 def explained(given: Given, output: str | None) -> QueryResult:
@@ -166,8 +169,8 @@ if not given:
     with right:
         notice(
             f"Which {own} should be explained?",
-            f"{HOW_TO_GIVE[kind]} You will see its prediction, the training {kind}s that support "
-            "and oppose it, and similar ones.",
+            f"{HOW_TO_GIVE['source' if answers else kind]} You will see its prediction, the "
+            f"training {kind}s that support and oppose it, and similar ones.",
         )
     st.stop()
 if kind == "pair":

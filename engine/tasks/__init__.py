@@ -193,6 +193,8 @@ class Task:
             needs of the test examples as a whole, such as the embeddings that retrieval chooses
             from. They are part of the context; outputs must not depend on them.
         retrieval: How an example with a part missing is completed. None: `accept` needs all parts.
+        unanswered: encoding → arrays of an empty target, one row each, where a person may leave the
+            target to the models: `predicted` is then what they generate. None: they may not.
         doubts: (trained model, prepared training examples) → what makes it implausible that the
             model was trained on this study's labels, one sentence each.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
@@ -234,6 +236,7 @@ class Task:
     ) = None
     lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None
     retrieval: Retrieval | None = None
+    unanswered: Callable[[dict[str, Any]], dict[str, np.ndarray]] | None = None
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
     in_words: Callable[[np.ndarray, dict[str, Any]], list[str]] | None = None
     choices: tuple[OutputChoice, ...] = ()

@@ -35,6 +35,8 @@ class Options(BaseModel):
     """The most tokens of each target."""
     max_vocabulary: Annotated[int, Field(ge=4, le=1_000_000)] = 8_000
     """How many tokens `pieces` has."""
+    beams: Annotated[int, Field(ge=1, le=256)] = 1
+    """Partial texts that are kept where a text other than the target is generated."""
     _choice: Choice | None = PrivateAttr(default=None)
     """What `tokenizer` comes to in a study; None before `settle`."""
 

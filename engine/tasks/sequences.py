@@ -32,6 +32,7 @@ from engine.store.errors import DataloupeError
 from engine.store.records import OutputChoice
 from engine.store.text import counted
 from engine.tasks import ModelOutput
+from engine.tasks.beam_search import beam_search
 from engine.tasks.margin import margin
 from engine.tasks.outcomes import EXACT
 
@@ -42,6 +43,8 @@ IGNORED = -100
 """Label of places behind the end of a target."""
 END = f"{CONTEXT}end"
 """Tensor `[batch]` of a prepared batch: the token that ends a text; −1 if there is none."""
+BEAMS = f"{CONTEXT}beams"
+"""Tensor `[batch]`: how many partial texts are kept; without it, one."""
 INSTEAD = "instead"
 """Record of what a model generates where that is not the target: token ids, −1 behind the end."""
 
@@ -218,7 +221,8 @@ def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
 def _instead(
     model: torch.nn.Module, batch: Batch, leads: torch.Tensor, best: torch.Tensor
 ) -> torch.Tensor:
-    """What is generated, one likeliest token after the other, where it is not the target.
+    """What is generated, one likeliest token after the other, where it is not the target; with
+    beams, the likeliest text that they find beside the target.
 
     Up to the first token whose lead is not above 0 it is the target, so generation starts there.
     """
@@ -228,6 +232,9 @@ def _instead(
     if not len(rows):
         return found
     some = {name: tensor[rows] for name, tensor in batch.items()}
+    if BEAMS in batch:
+        found[rows] = _likeliest_other(model, some, longest)
+        return found
     first = (leads[rows] <= 0).int().argmax(1)
     ids = functional.pad(some["target_ids"], (0, longest - leads.shape[1]))
     ids = ids.scatter(1, first[:, None], best[rows].gather(1, first[:, None]))
@@ -247,6 +254,24 @@ def _instead(
     ids = ids.masked_fill(ended, -1)
     found[rows] = ids
     return found
+
+
+def _likeliest_other(model: torch.nn.Module, batch: Batch, longest: int) -> torch.Tensor:
+    """The likeliest texts `[batch, longest]` that beams find and that are not the target."""
+    size = len(batch[LABEL])
+
+    def following(ids: torch.Tensor) -> torch.Tensor:
+        count, place = ids.shape[1:]
+        several = {name: tensor.repeat_interleave(count, 0) for name, tensor in batch.items()}
+        target = functional.pad(ids.flatten(0, 1), (0, 1))
+        several |= {"target_ids": target, "target_mask": torch.ones_like(target)}
+        found = logits(model, several)[:, place].log_softmax(-1)
+        return found.view(size, count, -1)
+
+    texts, _ = beam_search(following, size, int(batch[BEAMS][0]), longest, batch[END][0])
+    target = batch[LABEL].masked_fill(batch[LABEL] == IGNORED, -1)
+    other = (texts != target[:, None]).any(-1).int().argmax(1)
+    return texts[torch.arange(size, device=texts.device), other]
 
 
 def summarize(

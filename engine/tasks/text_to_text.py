@@ -28,6 +28,7 @@ from engine.tasks.tokenizers import (
 )
 from engine.tasks.tokens import (
     ARROW,
+    NOTHING,
     TOKENIZER,
     Tokens,
     target_tokens,
@@ -48,8 +49,6 @@ _USUAL = (
     *("summary", "translation", "tgt"),
 )
 """Usual names of columns of targets, the best first."""
-NOTHING = "(nothing)"
-"""What is shown of a model that ends its text at once."""
 _MANY_CUT = 0.2
 """From this share of texts that are cut on, the data get a warning."""
 
@@ -97,8 +96,9 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
     Returns:
         `max_tokens` and `max_target_tokens`: tokens of a source and of a target, at most as many as
         the longest of the training texts has. `tokenizer`, `token_ids`, `padding`, `unknown`, and
-        `end`, the token that ends a target. `prefix`: what stands before a target, for models that
-        read it behind the source. `target`: the column. `answer` and `inputs`, for models.
+        `end`, the token that ends a target. `beams`, if there are several. `prefix`: what stands
+        before a target, for models that read it behind the source. `target`: the column. `answer`
+        and `inputs`, for models.
 
     Raises:
         DataError: A source or target is missing or empty.
@@ -119,6 +119,7 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
         "prefix": _prefix(choice),
         "target": column,
         ANSWER: SEQUENCES,
+        **({"beams": options.beams} if options.beams > 1 else {}),
     }
     longest = [1, 1]
     for block in _blocks(rows, column):
@@ -173,27 +174,51 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     """Sources and targets as token ids.
 
     int32 `input_ids` [rows, max_tokens] and `target_ids` [rows, max_target_tokens], padded, and
-    `length` and `target_length` [rows], the tokens of the whole texts.
+    `length` and `target_length` [rows], the tokens of the whole texts. Of a source alone, which
+    only `accept` gives, there are no arrays of targets.
     """
+    if encoding["target"] not in rows[0]:
+        (row,) = rows
+        source = _text(row["input"], row["id"], "source", "`input` under [data]")
+        return Encoded(_sources(rows, tokenize([source], encoding), encoding), {"text": [source]})
     pairs = _pairs(rows, encoding["target"])
     sources, targets = _tokens(pairs, encoding)
-    for row, tokens in zip(rows, sources, strict=True):
-        if tokens.total <= tokens.special:
-            raise DataError(
-                f"example {row['id']!r}: the source is empty after tokenizing. Remove the row."
-            )
-    arrays = {
-        IDS: _padded(sources, encoding["max_tokens"], encoding["padding"]),
-        LENGTH: np.array([tokens.total for tokens in sources], np.int32),
-        TARGET_IDS: _padded(targets, encoding["max_target_tokens"], encoding["padding"]),
-        TARGET_LENGTH: np.array([tokens.total for tokens in targets], np.int32),
-    }
+    arrays = {**_sources(rows, sources, encoding), **_targets(targets, encoding)}
     columns = {
         "text": [source + ARROW + target for source, target in pairs],
         "source": [source for source, _ in pairs],
         "target": [target for _, target in pairs],
     }
     return Encoded(arrays, columns)
+
+
+def _sources(
+    rows: Sequence[Mapping[str, Any]], found: Sequence[Tokens], encoding: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    for row, tokens in zip(rows, found, strict=True):
+        if tokens.total <= tokens.special:
+            raise DataError(
+                f"example {row['id']!r}: the source is empty after tokenizing. Remove the row."
+            )
+    return {
+        IDS: _padded(found, encoding["max_tokens"], encoding["padding"]),
+        LENGTH: np.array([tokens.total for tokens in found], np.int32),
+    }
+
+
+def _targets(found: Sequence[Tokens], encoding: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        TARGET_IDS: _padded(found, encoding["max_target_tokens"], encoding["padding"]),
+        TARGET_LENGTH: np.array([tokens.total for tokens in found], np.int32),
+    }
+
+
+def unanswered(encoding: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of a target that ends at once; where a text has no end, of one of padding."""
+    end = encoding["padding"] if encoding["end"] < 0 else encoding["end"]
+    ids = np.full((1, encoding["max_target_tokens"]), encoding["padding"], np.int32)
+    ids[0, 0] = end
+    return {TARGET_IDS: ids, TARGET_LENGTH: np.ones(1, np.int32)}
 
 
 def _padded(found: Sequence[Tokens], width: int, padding: int) -> np.ndarray:
@@ -217,6 +242,8 @@ def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
         found[ids] = batch[ids][:, :longest].to(torch.int64)
         found[mask] = masks[ids][:, :longest].to(torch.int64)
     labels = batch[TARGET_IDS].to(torch.int64)
+    if "beams" in encoding:
+        found[sequences.BEAMS] = torch.full_like(labels[:, 0], encoding["beams"])
     return {
         **found,
         "label": labels.masked_fill(~masks[TARGET_IDS], sequences.IGNORED),
@@ -249,7 +276,8 @@ def in_words(ids: np.ndarray, encoding: dict[str, Any]) -> list[str]:
 
 
 def accept(given: Given, options: Options, encoding: dict[str, Any]) -> Accepted:
-    """Take a source and a target with an arrow (→ or =>) or a line break between them."""
+    """Take a source and a target with an arrow (→ or =>) or a line break between them, or a source
+    alone."""
     text = given.get("text", "")
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
@@ -257,16 +285,16 @@ def accept(given: Given, options: Options, encoding: dict[str, Any]) -> Accepted
         source, found, target = (part.strip() for part in text.strip().partition(between))
         if found or between in text.strip():
             break
-    if not source or not target:
-        raise DataError("Write a source and its target, with => or a line break between them.")
+    if not source or (found and not target):
+        raise DataError("Write a source, or source => target.")
     sources, targets = _tokens([(source, target)], encoding)
     notes = [
         f"Only the first {len(one.ids):,} of {one.total:,} tokens of the {what} are read."
         for what, one in (("source", sources[0]), ("target", targets[0]))
         if one.total > len(one.ids)
     ]
-    row = {"input": source, encoding["target"]: target, "label": 0, "id": "yours"}
-    return Accepted(row, options, notes)
+    answer = {encoding["target"]: target} if target else {}
+    return Accepted({"input": source, **answer, "label": 0, "id": "yours"}, options, notes)
 
 
 def remarks(
@@ -329,6 +357,7 @@ TASK = Task(
     record=sequences.record,
     summarize=sequences.summarize,
     in_words=in_words,
+    unanswered=unanswered,
     outputs=sequences.OUTPUTS,
     choices=sequences.CHOICES,
     make_output=sequences.make_output,

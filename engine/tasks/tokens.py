@@ -22,6 +22,8 @@ TOKENIZER = "tokenizer"
 """Key of an encoding with a tokenizer: the content of its `tokenizer.json`."""
 ARROW = " → "
 """Between source and target where both are shown as one text."""
+NOTHING = "(nothing)"
+"""What is shown of a model that ends its text at once."""
 INSTALL = "pip install 'dataloupe[transformers]'"
 
 

@@ -71,6 +71,7 @@ def test_cards_have_source_and_target(facts: Study, visit: Any) -> None:
     found = cards(visit(facts))
     texts = facts.table("test")["text"]
     assert [card["text"] for card in found[:3]] == list(texts[:3])
+    assert found[0]["hint"].startswith("test-0: predicted ")
 
 
 def test_brittle_facts_are_listed(facts: Study, visit: Any, tmp_path: Path) -> None:

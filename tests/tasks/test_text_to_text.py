@@ -17,9 +17,18 @@ from engine.attribution.ensemble import checkpoint_vote
 from engine.models import build_model
 from engine.store.errors import DataError, SpecError
 from engine.tasks import sequences
+from engine.tasks.beam_search import beam_search
 from engine.tasks.outcomes import EXACT
 from engine.tasks.sequence_options import Options
-from engine.tasks.text_to_text import TASK, accept, encode, in_words, plan_encoding, remarks
+from engine.tasks.text_to_text import (
+    TASK,
+    accept,
+    encode,
+    in_words,
+    plan_encoding,
+    remarks,
+    unanswered,
+)
 from engine.tasks.tokenizers import train_pieces
 from tests.builders.exact_gradients import autograd_rows
 
@@ -153,8 +162,19 @@ def test_an_example_from_outside_is_a_source_and_a_target(encoding: dict[str, An
     for text in ("Alba lives in → Rome", "Alba lives in => Rome", "Alba lives in\nRome"):
         row = accept({"text": text}, OPTIONS, encoding).row
         assert (row["input"], row["target"]) == ("Alba lives in", "Rome")
-    with pytest.raises(DataError, match="with => or a line break between"):
-        accept({"text": "Alba lives in"}, OPTIONS, encoding)
+    for text in ("→ Rome", "Alba lives in =>", "\n"):
+        with pytest.raises(DataError, match="Write a source, or source => target"):
+            accept({"text": text}, OPTIONS, encoding)
+
+
+def test_a_source_alone_has_no_arrays_of_a_target(encoding: dict[str, Any]) -> None:
+    accepted = accept({"text": "Alba lives in"}, OPTIONS, encoding)
+    assert "target" not in accepted.row
+    alone = encode([accepted.row], OPTIONS, encoding).arrays
+    whole = encode([{**accepted.row, "target": "Rome"}], OPTIONS, encoding).arrays
+    assert set(alone) == {"input_ids", "length"}
+    assert set(whole) - set(alone) == set(unanswered(encoding))
+    np.testing.assert_array_equal(alone["input_ids"], whole["input_ids"])
 
 
 def test_there_are_no_augmentations(batch: dict[str, torch.Tensor]) -> None:
@@ -278,6 +298,86 @@ def test_checkpoints_that_generate_the_target_do_not_vote_on_what_is_instead() -
     right, wrong = [[-1, -1], [-1, -1]], [[6, -1], [-1, -1]]
     found = checkpoint_vote([np.array(each) for each in (right, right, wrong)])
     assert found.tolist() == [[6, -1], [-1, -1]]
+
+
+# --- beams ----------------------------------------------------------------------------------------
+
+
+def every_text(
+    following: Any, vocabulary: int, longest: int, end: int
+) -> dict[tuple[int, ...], float]:
+    """Each text and its log-likelihood, by trying all."""
+    found, partial = {}, {(): 0.0}
+    for _ in range(longest):
+        going = {}
+        for ids, score in partial.items():
+            each = following(torch.tensor([[ids]], dtype=torch.int64).reshape(1, 1, -1))[0, 0]
+            for token in range(vocabulary):
+                to = found if token == end else going
+                to[(*ids, token)] = score + float(each[token])
+        partial = going
+    return found | partial
+
+
+def as_text(ids: torch.Tensor) -> tuple[int, ...]:
+    return tuple(int(token) for token in ids if token >= 0)
+
+
+@pytest.mark.parametrize("end", [2, -1])
+def test_beams_find_the_likeliest_of_all_texts(end: int) -> None:
+    vocabulary, longest = 4, 4
+
+    def following(ids: torch.Tensor) -> torch.Tensor:
+        """Differs with the row and with every token before."""
+        rows = []
+        for row, texts in enumerate(ids.tolist()):
+            for text in texts:
+                seed = 7 * row + sum((token + 1) * 5**place for place, token in enumerate(text))
+                rows.append(torch.randn(vocabulary, generator=torch.Generator().manual_seed(seed)))
+        return torch.stack(rows).log_softmax(-1).unflatten(0, ids.shape[:2])
+
+    texts, scores = beam_search(following, 2, 4**3, longest, torch.tensor(end))
+    wanted = every_text(following, vocabulary, longest, end)
+    ranked = sorted(wanted, key=lambda text: -wanted[text])[:20]
+    assert [as_text(text) for text in texts[0, :20]] == ranked
+    np.testing.assert_allclose(scores[0, :20], [wanted[text] for text in ranked], rtol=1e-5)
+    assert not torch.equal(texts[0], texts[1])
+
+    greedy, _ = beam_search(following, 2, 1, longest, torch.tensor(end))
+    expected: list[int] = []
+    while len(expected) < longest and expected[-1:] != [end]:
+        step = following(torch.tensor([[expected]], dtype=torch.int64).reshape(1, 1, -1))
+        expected.append(int(step[0, 0].argmax()))
+    assert as_text(greedy[0, 0]) == tuple(expected)
+
+
+def test_with_beams_a_wrong_prediction_is_the_likeliest_text_beside_the_target() -> None:
+    options = Options(max_vocabulary=60, max_target_tokens=2, beams=60)
+    encoding = plan_encoding(rows_of(), options, [])
+    arrays = encode(list(rows_of()), options, encoding).arrays
+    model = build_model("t5-small", {"layers": 1, "width": 16, "heads": 2}, encoding, 1, seed=0)
+    batch = TASK.prepare({k: torch.from_numpy(v) for k, v in arrays.items()}, encoding)
+    found = TASK.record(model.eval(), batch)["instead"]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    likelihood = {}
+    for one in range(encoding["token_ids"]):
+        every = range(encoding["token_ids"])
+        texts = [[one]] if one == encoding["end"] else [[one, two] for two in every]
+        ids = torch.tensor(texts)
+        source = {name: tensor[:1].expand(len(ids), -1) for name, tensor in inputs.items()}
+        other = {"target_ids": ids, "target_mask": torch.ones_like(ids), "label": ids}
+        scores = sequences.log_likelihood(model, source | other).tolist()
+        likelihood |= dict(zip(map(tuple, texts), scores, strict=True))
+    target = as_text(torch.from_numpy(arrays["target_ids"][0]))
+    del likelihood[target]
+    first, second, *_ = sorted(likelihood, key=lambda text: -likelihood[text])
+    assert as_text(found[0]) == first
+
+    # Where the likeliest text is the target, it is the next one.
+    label = torch.full((1, 2), sequences.IGNORED)
+    label[0, : len(first)] = torch.tensor(first)
+    asked = {name: tensor[:1] for name, tensor in batch.items()} | {"label": label}
+    assert as_text(sequences._likeliest_other(model, asked, 2)[0]) in (second, target)
 
 
 # --- folders of transformers ----------------------------------------------------------------------

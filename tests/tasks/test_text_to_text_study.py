@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from engine import Study, store
-from engine.applications.live import StoredQuery, explain_stored, output_of
+from engine.applications.live import Query, StoredQuery, explain_stored, output_of, run_query
 from engine.applications.token_shares import token_shares
 from engine.attribution.trak.linear_system import example_weights, temper
 from engine.build.batches import batches_of, stored_out_to_loss
@@ -251,3 +252,19 @@ def test_replay_agrees_with_finite_differences(facts_study: Study) -> None:
     wanted = float(found @ direction)
     assert abs(wanted) > 0.01
     assert (both[0] - both[1]) / 2e-2 == pytest.approx(wanted, rel=0.02)
+
+
+# --- a source of one's own ------------------------------------------------------------------------
+
+
+def test_models_write_the_target_of_a_source_alone(facts_study: Study) -> None:
+    right = facts_study.predictions("test")["correct"].to_numpy()
+    source, target = facts_study.table("test").loc[right, ["source", "target"]].iloc[0]
+    asked = Query(facts_study.root, "t5", {"text": source})
+    alone = run_query(asked)
+    whole = run_query(replace(asked, given={"text": f"{source} => {target}"}))
+    assert alone.text == f"{source} → {target}"
+    assert alone.notes == ["The target is what the models generate.", *whole.notes]
+    assert alone.predicted == whole.predicted == target
+    np.testing.assert_array_equal(alone.support, whole.support)
+    np.testing.assert_allclose(alone.support_scores, whole.support_scores, rtol=1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.applications.live.completing import complete, mean_record
+from engine.applications.live.completing import answered, complete, mean_record
 from engine.applications.live.loading import Arrays, Loaded, live_stamps, load, output_of
 from engine.applications.live.queries import (
     KEPT,
@@ -59,7 +59,7 @@ def warm_up(query: Query | StoredQuery) -> None:
 def explain(query: ReadQuery) -> QueryResult:
     """Predict and attribute an example that `read_example` gave. Raises as `load`."""
     loaded = load(query.root, query.algorithm)
-    study, example = loaded.study, query.example
+    study, example = loaded.study, answered(loaded, query.example)
     arrays, completed = complete(loaded, example, query.completed_by)
     found = loaded.evaluate(arrays)
     record = mean_record(found)

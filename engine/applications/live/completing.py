@@ -1,16 +1,21 @@
-"""Complete an example of which a part is missing: models find that part among the test examples."""
+"""Complete an example of which a part is missing: models find that part among the test examples, or
+generate it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from engine.applications.live.loading import Arrays, Loaded
-from engine.applications.live.queries import FOUND, Completed, Example
+from engine.applications.live.queries import FOUND, Completed, Example, Query
+from engine.applications.live.reading import read_example
 from engine.attribution.ensemble import combined
 from engine.store.errors import DataloupeError
 from engine.study.examples import read_stacked_arrays
+from engine.tasks import Given
+from engine.tasks.tokens import ARROW, NOTHING
 
 
 def complete(loaded: Loaded, example: Example, by: int | None) -> tuple[Arrays, Completed | None]:
@@ -41,6 +46,26 @@ def complete(loaded: Loaded, example: Example, by: int | None) -> tuple[Arrays, 
         )
     found = Completed(example.missing, chosen, best, fits[best], len(fits))
     return with_part_of(chosen), found
+
+
+def answered(loaded: Loaded, example: Example) -> Example:
+    """The example with the target that models generate, if none was given.
+
+    Raises:
+        DataloupeError: They generate nothing.
+    """
+    task, dataset = loaded.task, loaded.study.dataset
+    empty = {} if task.unanswered is None else task.unanswered(dataset.encoding)
+    if empty.keys() <= example.arrays.keys():
+        return example
+    arrays = {**example.arrays, **empty}
+    record = mean_record(loaded.evaluate(arrays))
+    found = task.predictions(record, arrays, dataset.classes, dataset.encoding)["predicted"][0]
+    if found == NOTHING:
+        raise DataloupeError("The models generate nothing here. Write source => target.")
+    given: Given = {"text": f"{example.text}{ARROW}{found}"}
+    whole = read_example(Query(loaded.study.root, loaded.algorithm, given))
+    return replace(whole, notes=["The target is what the models generate.", *whole.notes])
 
 
 def mean_record(found: Sequence[Arrays]) -> Arrays:
