@@ -211,6 +211,7 @@ REASONS = {
     "engine/attribution/newton": "serves unlearning",
     "engine/attribution/trak/removal_direction": "serves unlearning",
     "engine/build/encoding": "shards hold thumbnails, if any",
+    "engine/build/generating": "writes the pictures that models made",
     "engine/build/model_checks": "kept logits of a bank need classes",
     "engine/build/models": "class names and pixel statistics in a folder of transformers",
     "engine/build/retraining": "logits for audits of unlearning",

@@ -19,6 +19,7 @@ from engine.cli import (
     evaluating,
     exchanging,
     explaining,
+    generating,
     jobs,
     labels,
     texts,
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     labels.add_verbs(verbs)
     comparing.add_verbs(verbs)
     unlearning.add_verbs(verbs)
+    generating.add_verbs(verbs)
     exchanging.add_verbs(verbs)
     jobs.add_verbs(verbs)
     trusting.add_verbs(verbs)

@@ -9,6 +9,9 @@ data/begun.json                              what the source holds, until all of
 data/{split}/00000.safetensors               what models are fed, in row shards
 data/{split}/00000.parquet                   id, label, columns to show and filter by
 data/{split}/00000.webp                      thumbnails, 64 to a sprite sheet
+generated/train.parquet, test.parquet        pictures of a study whose models made the test split
+generated/weights/000.safetensors            the models that made them
+generated/trajectories.safetensors           how each came about
 jobs/jobs.sqlite                             the queue of long work (engine.running.jobs)
 jobs/00001.log                               what a job has printed
 jobs/runner.log, jobs/runner.lock            of the process that runs jobs
@@ -100,6 +103,19 @@ OWN_METHODS = (TRAK, DATAMODEL, HYBRID)
 
 def spec_file(root: Path) -> Path:
     return root / "study.toml"
+
+
+def generated_folder(root: Path) -> Path:
+    """Pictures of both splits, where models made a part of the test split."""
+    return root / "generated"
+
+
+def generated_weights_file(root: Path, checkpoint: int) -> Path:
+    return generated_folder(root) / "weights" / f"{checkpoint:03d}.safetensors"
+
+
+def trajectories_file(root: Path) -> Path:
+    return generated_folder(root) / "trajectories.safetensors"
 
 
 def format_file(root: Path) -> Path:

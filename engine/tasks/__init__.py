@@ -119,6 +119,25 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """Pictures that a model made, and how they came about.
+
+    Attributes:
+        pictures: uint8 `[n, channels, height, width]`.
+        columns: Name → list of `n` values of columns of the data that the model was told.
+        frames: What the model saw before some of its steps, uint8 `[n, frames, c, h, w]`.
+        denoised: The picture that it made out there, of the same shape.
+        timesteps: Of the frames, falling.
+    """
+
+    pictures: np.ndarray
+    columns: dict[str, list[Any]]
+    frames: np.ndarray
+    denoised: np.ndarray
+    timesteps: list[int]
+
+
+@dataclass(frozen=True)
 class ModelOutput:
     """A scalar of the model that can be attributed.
 
@@ -192,6 +211,8 @@ class Task:
         gallery: (model in eval mode, arrays of the test split, encoding) → arrays that its record
             needs of the test examples as a whole, such as the embeddings that retrieval chooses
             from. They are part of the context; outputs must not depend on them.
+        generate: (model in eval mode, encoding, seeds `[n]`, steps, frames to keep) → what the
+            model makes from noise that follows from each seed alone. None: it makes no examples.
         retrieval: How an example with a part missing is completed. None: `accept` needs all parts.
         unanswered: encoding → arrays of an empty target, one row each, where a person may leave the
             target to the models: `predicted` is then what they generate. None: they may not.
@@ -235,6 +256,9 @@ class Task:
         | None
     ) = None
     lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None
+    generate: (
+        Callable[[torch.nn.Module, dict[str, Any], np.ndarray, int, int], Generated] | None
+    ) = None
     retrieval: Retrieval | None = None
     unanswered: Callable[[dict[str, Any]], dict[str, np.ndarray]] | None = None
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None

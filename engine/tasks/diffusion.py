@@ -16,6 +16,7 @@ from engine.store.text import counted
 from engine.tasks import (
     Accepted,
     Encoded,
+    Generated,
     Given,
     Remarks,
     Task,
@@ -24,7 +25,8 @@ from engine.tasks import (
     picture_values,
 )
 from engine.tasks.denoising import LABELS, SAMPLE
-from engine.tasks.noising import Prediction, Schedule, make_process
+from engine.tasks.noising import Prediction, Schedule, make_process, unstacked
+from engine.tasks.sampling import sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
 
 NONE = "none"
+CLASS = "class"
+"""Column of the names of classes."""
 _USUAL = ("label", "labels", "class", "category", "target", "y")
 """Usual names of columns of classes, the best first."""
 _MOST_CLASSES = 1000
@@ -138,7 +142,7 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
     if names:
         numbers = [_class_of(row, encoding) for row in rows]
         arrays[LABELS] = np.array(numbers, np.int64)
-        columns["class"] = [names[number] for number in numbers]
+        columns[CLASS] = [names[number] for number in numbers]
         contents = [f"{n}\0".encode() + one for n, one in zip(numbers, contents, strict=True)]
     arrays[_OWN_KEY] = np.array([_key(content) for content in contents], np.int64)
     return Encoded(arrays, columns, found.thumbnails)
@@ -230,6 +234,48 @@ def remarks(
     return Remarks([made, *found.notes], [*warnings, *found.warnings])
 
 
+def generate(
+    model: torch.nn.Module, encoding: dict[str, Any], seeds: np.ndarray, steps: int, frames: int
+) -> Generated:
+    """Make a picture from each seed by DDIM, of the class whose number is the seed's remainder.
+
+    Args:
+        steps: At most as many as there are timesteps.
+        frames: How many of them are kept.
+    """
+    device, names = next(model.parameters()).device, encoding[CONDITIONS]
+    process = make_process(encoding["timesteps"], encoding["schedule"], encoding["prediction"])
+    process = unstacked(process.stacked().to(device))
+    given = torch.from_numpy(np.asarray(seeds, np.int64)).to(device)
+    told = {LABELS: given % len(names)} if names else {}
+    found = sample(
+        lambda noisy, timestep: denoising.predict(model, told, noisy, timestep),
+        process,
+        encoding["shape"],
+        given,
+        steps,
+        frames=frames,
+    )
+    classes = {CLASS: [names[number] for number in told[LABELS].tolist()]} if names else {}
+    return Generated(
+        _as_pixels(found.pictures, encoding),
+        classes,
+        _as_pixels(found.frames, encoding),
+        _as_pixels(found.denoised, encoding),
+        [1 + step for step in found.timesteps],
+    )
+
+
+def _as_pixels(values: torch.Tensor, encoding: dict[str, Any]) -> np.ndarray:
+    """The inverse of `prepare`, uint8."""
+    mean, std = (
+        torch.tensor(encoding[name], device=values.device).view(-1, 1, 1)
+        for name in ("mean", "std")
+    )
+    pixels: np.ndarray = ((values * std + mean) * 255).round().clamp(0, 255).byte().cpu().numpy()
+    return pixels
+
+
 TASK = Task(
     name="diffusion",
     views=("picture",),
@@ -250,4 +296,5 @@ TASK = Task(
     context=denoising.context,
     choices=denoising.CHOICES,
     make_output=denoising.make_output,
+    generate=generate,
 )
