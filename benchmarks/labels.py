@@ -38,9 +38,9 @@ from benchmarks.labels_models import Case, Noise
 from engine.applications.curation.suspicion import (
     NEIGHBOURS,
     QUARTER,
+    agreement,
     flag,
     looks_wrong,
-    neighbour_counts,
     neighbour_log_odds,
     unseen_margins,
 )
@@ -156,9 +156,9 @@ def our_scores(case: Case) -> dict[str, np.ndarray]:
     unseen, _ = unseen_of(case)
     seen = models.checkpoints(case)
     near = nearest([one["train_embeddings"] for one in seen])
-    counts = neighbour_counts(case.labels, near, models.data(case.name).classes)
+    near_ones = agreement(case.labels, case.labels, near)
     return {
-        OURS: -(unseen + QUARTER * neighbour_log_odds(case.labels, counts)),
+        OURS: -(unseen + QUARTER * neighbour_log_odds(near_ones)),
         MARGIN: -np.mean([margins(one["train"], case.labels) for one in seen], axis=0),
     }
 

@@ -12,6 +12,7 @@ from dashboard.api.examples import Predicted, predicted_fields
 from dashboard.api.numbers import Number, is_a, number
 from dashboard.read.curation import Curation
 from dashboard.read.studies import Examples
+from engine.applications.curation.label_suspicion import BLOCK, LabelSuspicion
 from engine.store.quantities import (
     DISAGREEMENT,
     LABEL_LOG_ODDS,
@@ -22,6 +23,7 @@ from engine.store.quantities import (
     SUSPICION,
     Quantity,
 )
+from engine.store.rows import ranges
 from engine.study.decisions import Decision
 from engine.study.reader import StudyReader
 
@@ -84,14 +86,15 @@ def curated(
             return None
         return number(of, values[row], output, by)
 
-    for fields in predicted_fields(study, training, rows):
+    suggested = _suggested(suspicion, rows)
+    for fields, other in zip(predicted_fields(study, training, rows), suggested, strict=True):
         row = fields["row"]
         decision = made.get(row)
         about: dict[str, Any] = dict.fromkeys(OF_LABELS)
         if suspicion is not None:
             about = {
                 "flagged": bool(suspicion.flagged[row]),
-                "suggested_label": training.classes[suspicion.suggested[row]],
+                "suggested_label": other,
                 "label_suspicion": known(SUSPICION, suspicion.suspicion, row, None),
                 "label_log_odds": known(LABEL_LOG_ODDS, suspicion.log_odds, row, None),
                 "label_margin": known(LABEL_MARGIN, suspicion.margin, row, None),
@@ -105,3 +108,12 @@ def curated(
             decision=None if decision is None else decision.verdict,
             new_label=None if decision is None else decision.label,
         )
+
+
+def _suggested(suspicion: LabelSuspicion | None, rows: np.ndarray) -> Iterator[str | None]:
+    """The likeliest other class of each example, found block by block; None without suspicion."""
+    for block in ranges(range(len(rows)), BLOCK):
+        if suspicion is None:
+            yield from [None] * len(block)
+        else:
+            yield from suspicion.suggested(rows[block.start : block.stop])

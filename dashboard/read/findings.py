@@ -92,8 +92,8 @@ def suspect_labels(study: StudyReader, here: Location) -> Finding:
     if found is None:
         return Finding(title, None, "The models have not predicted the examples yet.")
     training = examples(study, "train", here.algorithm)
-    first = int(found.order[0])
-    row, other = training.table.iloc[first], training.classes[int(found.suggested[first])]
+    row = training.table.iloc[int(found.order[0])]
+    (other,) = found.suggested(found.order[:1])
     excess = found.excess
     beyond = "more than" if excess.beyond_chance else "no more than"
     return Finding(

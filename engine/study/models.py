@@ -6,22 +6,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine import store
 from engine.attribution.ensemble import checkpoint_mean, combined
 from engine.attribution.logit_gap import best_wrong_classes, gaps_to
-from engine.attribution.softmax import softmax
+from engine.attribution.softmax import margins, softmax
 from engine.models.hf_folder import INDEX, find_folder, has_weights, name_of, weight_files
 from engine.store import layout
 from engine.store.cache import read_column_names
 from engine.store.errors import CheckpointError
-from engine.store.layout import SPLITS, Split
+from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
+from engine.store.rows import ranges
 from engine.store.spec import AlgorithmSpec
+from engine.study.examples import read_columns
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MARGIN = "margin"
+"""Name of the output that is the log-odds of an example's label."""
 
 
 def checkpoint_seed(study: StudyReader, checkpoint: int) -> int:
@@ -149,8 +156,24 @@ def read_logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
     return gaps_to(logits, labels, best_wrong_classes(logits, labels))
 
 
+def read_margins(study: StudyReader, split: Split, algorithm: str) -> np.ndarray:
+    """Margin of each example's label in the mean logits: float64 `[n]`. It is read where it is the
+    model output."""
+    if study.dataset.output == MARGIN:
+        path = layout.predictions_file(study.root, algorithm, split)
+        stored: np.ndarray = store.read_table(path, columns=["output"])["output"].to_numpy()
+        return stored.astype(np.float64)
+    labels = read_class_numbers(study, split)
+    found = np.empty(len(labels))
+    for block in ranges(range(len(labels)), ROWS_PER_SHARD):
+        rows = slice(block.start, block.stop)
+        found[rows] = margins(read_mean_logits(study, split, algorithm, rows), labels[rows])
+    return found
+
+
 def read_class_numbers(study: StudyReader, split: Split) -> np.ndarray:
     """Number of each example's label among the dataset's classes: int64 `[n]`."""
-    number = {name: place for place, name in enumerate(study.dataset.classes)}
-    found: np.ndarray = study.table(split)["label"].map(number).to_numpy(dtype=np.int64)
+    labels = read_columns(study, split, ["label"])["label"]
+    places = pc.index_in(labels, value_set=pa.array(study.dataset.classes, labels.type))
+    found: np.ndarray = places.to_numpy().astype(np.int64)
     return found

@@ -69,6 +69,24 @@ def find_neighbours(
     return rows[rows >= 0], similarities[rows >= 0]
 
 
+def read_neighbours(
+    study: StudyReader, split: Split, rows: np.ndarray, algorithm: str
+) -> np.ndarray:
+    """The stored nearest training rows of some examples: int32 `[len(rows), k]`, most similar
+    first; −1 where there are fewer. Raises StoreError before they are built."""
+    shards = rows // ROWS_PER_SHARD
+    parts = []
+    for shard in np.unique(shards).tolist():
+        places = np.flatnonzero(shards == shard)
+        path = layout.neighbours_file(study.root, algorithm, split, shard)
+        parts.append((places, store.read_tensors(path)["index"][rows[places] % ROWS_PER_SHARD]))
+    width = parts[0][1].shape[1] if parts else 0
+    found = np.empty((len(rows), width), np.int32)
+    for places, near in parts:
+        found[places] = near
+    return found
+
+
 def _nearest(
     study: StudyReader, split: Split, row: int, k: int, algorithm: str
 ) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from engine import Study
 from engine.applications.curation.label_suspicion import label_suspicion, read_unseen
 from engine.applications.curation.suspicion import (
     LEVEL,
+    agreement,
     disagreement,
     excess,
     flag,
@@ -86,7 +87,9 @@ def test_neighbors_vote() -> None:
     near = np.array([[1, 2, 3], [0, 2, -1], [3, 0, 1], [2, -1, -1]])
     counts = neighbour_counts(labels, near, 3)
     assert counts.tolist() == [[1, 2, 0], [1, 1, 0], [2, 1, 0], [0, 1, 0]]
-    np.testing.assert_allclose(disagreement(labels, counts), [2 / 3, 1 / 2, 2 / 3, 0])
+    alike = agreement(labels, labels, near)
+    assert alike.tolist() == [[1, 2], [1, 1], [1, 2], [1, 0]]
+    np.testing.assert_allclose(disagreement(alike), [2 / 3, 1 / 2, 2 / 3, 0])
     even = np.zeros((4, 3))
     assert suggest(labels, even, counts).tolist() == [1, 1, 0, 0]
     likely = np.array([[5.0, 0, 1]] * 4)
@@ -105,11 +108,10 @@ def test_planted_labels_are_found_by_models_that_did_not_see_them(spoilt: Study)
     own = np.nanmean(unseen.self_influence)
     assert np.nanmean(unseen.self_influence[list(WRONG_IN_TRAINING)]) > own
     # The likeliest other class is the right one; labels went from each class to the next.
-    names = np.array(spoilt.dataset.classes)
     labels = spoilt.table("train")["label"].to_numpy()
     right = {"bag": "trouser", "boot": "bag", "trouser": "boot"}
     rows = list(WRONG_IN_TRAINING)
-    agrees = names[found.suggested[rows]] == [right[label] for label in labels[rows]]
+    agrees = np.array(found.suggested(rows)) == [right[label] for label in labels[rows]]
     assert agrees.sum() >= 3
 
 

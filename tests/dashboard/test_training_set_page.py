@@ -132,7 +132,7 @@ def test_review_goes_through_the_queue(visit: Any, own: Study) -> None:
     assert "no more than chance" in words(app) or "more than chance" in words(app)
     assert "Weak evidence" in words(app)  # no subset runs
     app.button(key="decide_keep").click().run()
-    other = own.dataset.classes[found.suggested[queue[1]]]
+    other = found.suggested([queue[1]])[0]
     app.button(key="decide_relabel").click().run()
     app.button(key="decide_remove").click().run()
     made = read_decisions(own)

@@ -64,9 +64,8 @@ def _columns(
     table = training.table.iloc[rows]
     columns: dict[str, Any] = {"id": table["id"].astype(str).tolist()}
     if found.suspicion is not None:
-        names = training.classes
         columns["label"] = table["label"].tolist()
-        columns["looks like"] = [names[one] for one in found.suspicion.suggested[rows]]
+        columns["looks like"] = found.suspicion.suggested(rows)
         columns["suspicion"] = [SUSPICION.text(one) for one in found.suspicion.suspicion[rows]]
     made = [decisions.get(int(row)) for row in rows]
     if any(made):

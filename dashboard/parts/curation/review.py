@@ -118,7 +118,8 @@ def review(
     assert suspicion is not None
     row = queue.row
     example = training.table.iloc[row].to_dict()
-    label, other = str(example["label"]), training.classes[suspicion.suggested[row]]
+    label = str(example["label"])
+    (other,) = suspicion.suggested([row])
 
     def show(place: int) -> None:
         go(train=str(training.ids[queue.rows[place]]))

@@ -35,16 +35,15 @@ def training_set_cards(
         sort: What is shown of each, one of TRAINING_SORTS; None for nothing.
     """
     values = found.values.get(sort or "")
-    suggested = None
+    others: list[str | None] = [None] * len(rows)
     if sort in BY_LABEL and found.suspicion is not None:
-        suggested = found.suspicion.suggested
+        others = [short(name) for name in found.suspicion.suggested(rows)]
     cards = []
-    for row, example in zip(
-        rows.tolist(), training.table.iloc[rows].to_dict("records"), strict=True
+    for row, example, other in zip(
+        rows.tolist(), training.table.iloc[rows].to_dict("records"), others, strict=True
     ):
         facts, note, aside = [], str(example["id"]), ""
-        if suggested is not None:
-            other = short(training.classes[suggested[row]])
+        if other is not None:
             note = f"→ {other}?"
             facts.append(f"looks like {other}")
         if values is not None and np.isfinite(values[row]):

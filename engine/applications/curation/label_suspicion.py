@@ -3,10 +3,15 @@
 found = label_suspicion(study)
 found.order[:10]          # the rows whose labels look most wrong
 found.evidence.words      # what it is based on, and how far that can be trusted
+found.suggested(found.order[:10])     # what they look like instead
+
+No table of examples × classes is made, which for ImageNet would take ten gigabytes: the margin is
+stored with the predictions, and other classes are suggested for the rows that are shown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +23,7 @@ from engine.applications.curation.suspicion import (
     QUARTER,
     Excess,
     Unseen,
+    agreement,
     disagreement,
     excess,
     flag,
@@ -27,19 +33,25 @@ from engine.applications.curation.suspicion import (
     suggest,
     unseen_margins,
 )
-from engine.attribution.softmax import margins
 from engine.store import layout
-from engine.store.layout import Split
+from engine.store.layout import ROWS_PER_SHARD
+from engine.store.rows import ranges
 from engine.study.capabilities import require
 from engine.study.examples import shard_count
-from engine.study.models import has_predictions, read_class_numbers, read_mean_logits
+from engine.study.models import (
+    MARGIN,
+    has_predictions,
+    read_class_numbers,
+    read_margins,
+    read_mean_logits,
+)
 from engine.study.names import resolve_algorithm
-from engine.study.neighbours import has_neighbours, read_similarity
+from engine.study.neighbours import has_neighbours, read_neighbours, read_similarity
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
 
-MARGIN = "margin"
-"""The output that is a label's log-odds; runs of others say nothing here."""
+BLOCK = 1024
+"""Examples whose other classes are compared together."""
 FEWEST_RUNS = 4
 """Subset runs below which a mean over those without an example says too little."""
 
@@ -65,12 +77,12 @@ class LabelSuspicion:
     """How wrong each training label looks; arrays have one entry a training row.
 
     Attributes:
+        study: Where the labels are, and what else they may be.
         suspicion: Share of the test labels that look less wrong, 0 to 1.
         margin: Margin of the label, in the runs without the example or else by the checkpoints; NaN
             if unknown.
         log_odds: Of the label, by the margin and the neighbors. They rank: low is suspicious.
         flagged: Which labels look more wrong than all but `level` of the test labels.
-        suggested: The likeliest other class: its number.
         disagreement: Share of the nearest training examples with another label; None without
             embeddings.
         self_influence: What training on the example adds to its own margin; None without subset
@@ -80,13 +92,13 @@ class LabelSuspicion:
         excess: The number of flagged labels beside that by chance.
     """
 
+    study: StudyReader
     algorithm: str
     evidence: Evidence
     suspicion: np.ndarray
     margin: np.ndarray
     log_odds: np.ndarray
     flagged: np.ndarray
-    suggested: np.ndarray
     disagreement: np.ndarray | None
     self_influence: np.ndarray | None
     order: np.ndarray
@@ -107,6 +119,12 @@ class LabelSuspicion:
             return f"{first}, about {more:,} more than chance explains."
         return f"{first}: no more than chance explains ({round(found.expected):,})."
 
+    def suggested(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """What training rows look like instead of their label: the likeliest other class."""
+        classes = self.study.dataset.classes
+        numbers = _suggested_classes(self.study, self.algorithm, np.asarray(rows, np.int64))
+        return [classes[number] for number in numbers.tolist()]
+
 
 def has_suspicion(study: StudyReader, algorithm: str) -> bool:
     """Whether label suspicion can be computed: examples have one class, and there are models."""
@@ -122,30 +140,26 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
     """
     require(study, "classes", "Label suspicion")
     algorithm = resolve_algorithm(study, algorithm)
-    labels = {split: read_class_numbers(study, split) for split in layout.SPLITS}
-    logits = {split: read_mean_logits(study, split, algorithm) for split in layout.SPLITS}
-    counts = _neighbour_counts(study, algorithm, labels["train"])
+    near = _agreement(study, algorithm) if _has_near(study, algorithm) else None
     unseen = read_unseen(study, algorithm)
-    around = 0.0 if counts is None else neighbour_log_odds(labels["train"], counts["train"])
+    around = 0.0 if near is None else neighbour_log_odds(near)
     if unseen is not None:
         margin, like, runs = unseen.margin, unseen.test, float(unseen.runs.mean())
         log_odds = margin + QUARTER * around
     else:
-        margin, like = (margins(logits[split], labels[split]) for split in layout.SPLITS)
+        margin, like = (read_margins(study, split, algorithm) for split in layout.SPLITS)
         log_odds, runs = margin + around, 0.0
     p = looks_wrong(margin, like)
     flagged, level = flag(p, len(like))
-    log_p = logits["train"] - np.logaddexp.reduce(logits["train"], axis=1, keepdims=True)
-    near = None if counts is None else counts["train"]
     return LabelSuspicion(
+        study=study,
         algorithm=algorithm,
-        evidence=_evidence(runs, counts is not None),
+        evidence=_evidence(runs, near is not None),
         suspicion=1 - p,
         margin=margin,
         log_odds=log_odds,
         flagged=flagged,
-        suggested=suggest(labels["train"], log_p, near),
-        disagreement=None if near is None else disagreement(labels["train"], near),
+        disagreement=None if near is None else disagreement(near),
         self_influence=None if unseen is None else unseen.self_influence,
         order=np.argsort(log_odds, kind="stable"),
         level=level,
@@ -166,20 +180,36 @@ def read_unseen(study: StudyReader, algorithm: str) -> Unseen | None:
     return unseen_margins(bank.masks, bank.train, bank.test)
 
 
-def _neighbour_counts(
-    study: StudyReader, algorithm: str, labels: np.ndarray
-) -> dict[Split, np.ndarray] | None:
-    """Classes of the nearest training examples, `[n, classes]` of each split."""
-    if not has_neighbours(study, algorithm) or not read_similarity(study, algorithm).checkpoints:
-        return None
-    found: dict[Split, np.ndarray] = {}
-    for split in layout.SPLITS:
-        shards = [
-            store.read_tensors(layout.neighbours_file(study.root, algorithm, split, number))
-            for number in range(shard_count(study, split))
-        ]
-        near = np.concatenate([shard["index"][:, :NEIGHBOURS] for shard in shards])
-        found[split] = neighbour_counts(labels, near, len(study.dataset.classes))
+def _suggested_classes(study: StudyReader, algorithm: str, rows: np.ndarray) -> np.ndarray:
+    """The likeliest other class of some training rows: its number, int64 `[len(rows)]`."""
+    found = np.empty(len(rows), np.int64)
+    labels, classes = read_class_numbers(study, "train"), len(study.dataset.classes)
+    for block in ranges(range(len(rows)), BLOCK):
+        some = rows[block.start : block.stop]
+        logits = read_mean_logits(study, "train", algorithm, some)
+        log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        counts = None
+        if _has_near(study, algorithm):
+            near = read_neighbours(study, "train", some, algorithm)[:, :NEIGHBOURS]
+            counts = neighbour_counts(labels, near, classes)
+        found[block.start : block.stop] = suggest(labels[some], log_p, counts)
+    return found
+
+
+def _has_near(study: StudyReader, algorithm: str) -> bool:
+    """Whether nearest training examples are known."""
+    return has_neighbours(study, algorithm) and bool(read_similarity(study, algorithm).checkpoints)
+
+
+def _agreement(study: StudyReader, algorithm: str) -> np.ndarray:
+    """Which of their nearest training examples agree with the training labels, `[n_train, 2]`."""
+    labels = read_class_numbers(study, "train")
+    found = np.empty((len(labels), 2), np.int64)
+    for shard in range(shard_count(study, "train")):
+        rows = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
+        path = layout.neighbours_file(study.root, algorithm, "train", shard)
+        near = store.read_tensors(path)["index"][:, :NEIGHBOURS]
+        found[rows] = agreement(labels, labels[rows], near)
     return found
 
 

@@ -105,18 +105,31 @@ def neighbour_counts(labels: np.ndarray, near: np.ndarray, classes: int) -> np.n
     return found
 
 
-def disagreement(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def agreement(labels: np.ndarray, own: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """How many of the nearest training examples have an example's own label, and how many do not:
+    int64 `[n, 2]`.
+
+    Args:
+        labels: Class numbers of the training examples.
+        own: Those of the examples `[n]`.
+        near: Their nearest rows, `[n, k]`; −1 where there are fewer.
+    """
+    there = near >= 0
+    same = there & (labels[np.where(there, near, 0)] == own[:, None])
+    alike = same.sum(axis=1)
+    return np.stack([alike, there.sum(axis=1) - alike], axis=1)
+
+
+def disagreement(agreement: np.ndarray) -> np.ndarray:
     """Share of the nearest training examples with another label; NaN where there is none."""
-    own = counts[np.arange(len(labels)), labels]
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: np.ndarray = 1 - own / counts.sum(axis=1)
+        found: np.ndarray = agreement[:, 1] / agreement.sum(axis=1)
     return found
 
 
-def neighbour_log_odds(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def neighbour_log_odds(agreement: np.ndarray) -> np.ndarray:
     """Log-odds of each example's label among its nearest training examples."""
-    own = counts[np.arange(len(labels)), labels]
-    found: np.ndarray = np.log(own + 0.5) - np.log(counts.sum(axis=1) - own + 0.5)
+    found: np.ndarray = np.log(agreement[:, 0] + 0.5) - np.log(agreement[:, 1] + 0.5)
     return found
 
 

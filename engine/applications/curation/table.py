@@ -57,7 +57,6 @@ def curation_table(
     """
     rows = np.asarray(rows, np.int64)
     names = read_names(study, "train").take(pa.array(rows))
-    classes = study.dataset.classes
     made = [decisions.get(int(row)) for row in rows]
 
     def values(of: np.ndarray | None) -> list[Any]:
@@ -74,9 +73,7 @@ def curation_table(
         "decision": [None if one is None else one.verdict for one in made],
         "new_label": [None if one is None else one.label for one in made],
         "decided_by": [None if one is None else one.who or None for one in made],
-        "suggested_label": [None] * len(rows)
-        if found is None
-        else [classes[number] for number in found.suggested[rows]],
+        "suggested_label": [None] * len(rows) if found is None else found.suggested(rows),
         "label_suspicion": values(None if found is None else found.suspicion),
         "flagged": values(None if found is None else found.flagged),
         "label_log_odds": values(None if found is None else found.log_odds),
