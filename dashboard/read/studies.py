@@ -146,11 +146,14 @@ def examples(study: StudyReader, split: Split, algorithm: str | None = None) -> 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _examples(split: Split, algorithm: str | None, stamps: Stamps, _study: StudyReader) -> Examples:
-    table = _study.table(split)
     if len(stamps) > 1:
+        data = examples(_study, split)  # a million of them are kept in memory once
         predictions = read_predictions(_study, split, algorithm)
-        own = {name: f"{name} (data)" for name in predictions if name in table}
-        table = pd.concat([table.rename(columns=own), predictions], axis=1)
+        own = {name: f"{name} (data)" for name in predictions if name in data.table}
+        table, ids = pd.concat([data.table.rename(columns=own), predictions], axis=1), data.ids
+    else:
+        table = _study.table(split)
+        ids = pd.Index(table["id"].astype(str))
     dataset = _study.dataset
     named = [column for column in ("label", "predicted") if column in table]
     places = pd.Index(dataset.classes)
@@ -162,7 +165,7 @@ def _examples(split: Split, algorithm: str | None, stamps: Stamps, _study: Study
         members = {column: memberships(table[column], dataset.classes) for column in named}
     return Examples(
         table,
-        pd.Index(table["id"].astype(str)),
+        ids,
         dataset.classes,
         codes,
         members,

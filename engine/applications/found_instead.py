@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.store.records import View
-from engine.study.models import read_mean_record
+from engine.study.models import read_mean_records
 from engine.study.reader import StudyReader
 from engine.tasks.outcomes import RETRIEVAL
 
@@ -29,7 +29,7 @@ class Found:
 def found_instead(study: StudyReader, row: int, algorithm: str) -> list[Found]:
     """What the picture of a test pair finds instead of its caption, then what the caption finds
     instead of its picture; empty where both find their own."""
-    record = read_mean_record(study, "test", row, algorithm)[RETRIEVAL.record][0]
+    record = read_mean_records(study, "test", algorithm, slice(row, row + 1))[RETRIEVAL.record][0]
     parts: tuple[View, View] = ("text", "picture")
     return [
         Found(part, int(cosines.argmax()) - 1, float(cosines[0]), float(cosines.max()))

@@ -15,6 +15,7 @@ def best_wrong_classes(logits: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 def gaps_to(logits: np.ndarray, own: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     """Logit `[n, classes]` of the right class `[n]` minus that of a wrong one `[n]`: float64."""
-    rows, exact = np.arange(len(own)), np.asarray(logits, np.float64)
-    gaps: np.ndarray = exact[rows, own] - exact[rows, wrong]
+    rows = np.arange(len(own))
+    right, other = (logits[rows, one].astype(np.float64) for one in (own, wrong))
+    gaps: np.ndarray = right - other
     return gaps

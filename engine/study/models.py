@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from engine.models.hf_folder import INDEX, find_folder, has_weights, name_of, we
 from engine.store import layout
 from engine.store.cache import read_column_names
 from engine.store.errors import CheckpointError
-from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
+from engine.store.layout import SPLITS, Split
 from engine.store.rows import ranges
 from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_columns
@@ -27,6 +28,7 @@ from engine.study.reader import StudyReader
 if TYPE_CHECKING:
     import pandas as pd
 
+BLOCK_BYTES = 2**25
 MARGIN = "margin"
 """Name of the output that is the log-odds of an example's label."""
 
@@ -115,45 +117,54 @@ def read_mean_logits(
     study: StudyReader, split: Split, algorithm: str, rows: int | slice | np.ndarray = slice(None)
 ) -> np.ndarray:
     """Mean logits of the checkpoints on all or some examples: float64 `[..., n_classes]`."""
-    files = (
-        layout.outputs_file(study.root, algorithm, checkpoint, split)
-        for checkpoint in range(study.checkpoints(algorithm))
-    )
-    return checkpoint_mean(store.read_tensors(file)["logits"][rows] for file in files)
+    shards = _outputs_of_each(study, split, algorithm)
+    return checkpoint_mean(shard["logits"][rows] for shard in shards)
 
 
-def read_mean_records(study: StudyReader, split: Split, algorithm: str) -> dict[str, np.ndarray]:
-    """Mean over the checkpoints of what is kept of every example: float64 `[n, ...]` by name. Of
-    whole numbers it is what most of them give.
+def read_mean_records(
+    study: StudyReader, split: Split, algorithm: str, rows: slice = slice(None)
+) -> dict[str, np.ndarray]:
+    """Mean over the checkpoints of what is kept of all or some examples: float64 `[n, ...]` by
+    name. Of whole numbers it is what most of them give.
 
     Embeddings are not part of it, because checkpoints have different ones.
     """
-    shards = [
+    shards = _outputs_of_each(study, split, algorithm)
+    names = [name for name in shards[0] if name != "embeddings"]
+    return {name: combined(shard[name][rows] for shard in shards) for name in names}
+
+
+def record_blocks(
+    study: StudyReader, split: Split, algorithm: str, name: str
+) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """One of the records of all examples, as many at a time as take `BLOCK_BYTES` in float64: the
+    rows, and what each checkpoint gives `[rows, ...]`."""
+    records = [shard[name] for shard in _outputs_of_each(study, split, algorithm)]
+    n, each = len(records[0]), 8 * max(1, int(np.prod(records[0].shape[1:])))
+    for block in ranges(range(n), max(1, BLOCK_BYTES // each)):
+        rows = slice(block.start, block.stop)
+        yield rows, [record[rows] for record in records]
+
+
+def _outputs_of_each(
+    study: StudyReader, split: Split, algorithm: str
+) -> list[dict[str, np.ndarray]]:
+    """What each checkpoint gives, memory-mapped."""
+    return [
         store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
         for checkpoint in range(study.checkpoints(algorithm))
     ]
-    names = [name for name in shards[0] if name != "embeddings"]
-    return {name: combined(shard[name] for shard in shards) for name in names}
-
-
-def read_mean_record(
-    study: StudyReader, split: Split, row: int, algorithm: str
-) -> dict[str, np.ndarray]:
-    """`read_mean_records` of one example: float64 `[1, ...]` by name."""
-    shards = [
-        store.read_tensors(layout.outputs_file(study.root, algorithm, checkpoint, split))
-        for checkpoint in range(study.checkpoints(algorithm))
-    ]
-    names = [name for name in shards[0] if name != "embeddings"]
-    return {name: combined(shard[name][row : row + 1] for shard in shards) for name in names}
 
 
 def read_logit_gaps(study: StudyReader, algorithm: str) -> np.ndarray:
     """Logit of the true label minus the largest other, in the mean logits, of the test examples:
     float64 `[n_test]`. It is 0 where the predicted class changes."""
-    logits = read_mean_logits(study, "test", algorithm)
     labels = read_class_numbers(study, "test")
-    return gaps_to(logits, labels, best_wrong_classes(logits, labels))
+    found = np.empty(len(labels))
+    for rows, each in record_blocks(study, "test", algorithm, "logits"):
+        mean, own = checkpoint_mean(each), labels[rows]
+        found[rows] = gaps_to(mean, own, best_wrong_classes(mean, own))
+    return found
 
 
 def read_margins(study: StudyReader, split: Split, algorithm: str) -> np.ndarray:
@@ -165,9 +176,8 @@ def read_margins(study: StudyReader, split: Split, algorithm: str) -> np.ndarray
         return stored.astype(np.float64)
     labels = read_class_numbers(study, split)
     found = np.empty(len(labels))
-    for block in ranges(range(len(labels)), ROWS_PER_SHARD):
-        rows = slice(block.start, block.stop)
-        found[rows] = margins(read_mean_logits(study, split, algorithm, rows), labels[rows])
+    for rows, each in record_blocks(study, split, algorithm, "logits"):
+        found[rows] = margins(checkpoint_mean(each), labels[rows])
     return found
 
 

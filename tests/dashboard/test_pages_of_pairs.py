@@ -11,7 +11,7 @@ import pytest
 from engine import Study
 from engine.store.quantities import ACCURACY, SIMILARITY
 from engine.study.capabilities import missing
-from engine.study.models import read_mean_record
+from engine.study.models import read_mean_records
 from engine.study.removal_sets import keep_set
 from engine.study.retrieval import read_recall
 from tests.builders.calibrated_study import give_units
@@ -97,7 +97,7 @@ def test_explain_shows_the_pair_and_what_it_finds_instead(shapes: Study, visit: 
     assert shapes.table("test")["text"][wrong] in shown
     assert "which is ," not in shown
     assert SIMILARITY.text(table["similarity"][wrong]) in shown
-    kept = read_mean_record(shapes, "test", wrong, "towers")["retrieval"][0]
+    kept = read_mean_records(shapes, "test", "towers", slice(wrong, wrong + 1))["retrieval"][0]
     instead = [int(cosines.argmax()) - 1 for cosines in kept if cosines.argmax() > 0]
     assert instead
     for number, row in enumerate(instead):

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine import store
 from engine.attribution.ensemble import checkpoint_mean
-from engine.store import layout
-from engine.study.models import read_class_numbers
+from engine.study.models import read_class_numbers, record_blocks
 from engine.study.reader import StudyReader
 from engine.tasks.outcomes import Outcomes, outcomes_named
 
@@ -27,18 +25,21 @@ def logit_gaps(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.ndarr
         the unit of the output.
     """
     outcomes = outcomes_of(study)
-    own, mean = own_answers(study, outcomes), _mean_record(study, algorithm, outcomes)
-    together, rivals = outcomes.answers(mean), outcomes.rivals(mean, own)
+    own = own_answers(study, outcomes)
     gaps = np.empty((study.checkpoints(algorithm), len(own)))
-    agreeing, outputs = np.empty(gaps.shape, bool), np.zeros(gaps.shape)
-    for checkpoint in range(len(gaps)):
-        path = layout.outputs_file(study.root, algorithm, checkpoint, "test")
-        kept = store.read_tensors(path)
-        gaps[checkpoint] = outcomes.gaps(kept[outcomes.record], own, rivals)
-        agreeing[checkpoint] = outcomes.answers(kept[outcomes.record]) == together
-        if not outcomes.like_output:
-            outputs[checkpoint] = kept["output"]
-    slope = 1.0 if outcomes.like_output else change_together(gaps, outputs)
+    agreeing = np.empty(gaps.shape, bool)
+    for rows, each in record_blocks(study, "test", algorithm, outcomes.record):
+        mean = checkpoint_mean(each)
+        together, rivals = outcomes.answers(mean), outcomes.rivals(mean, own[rows])
+        for checkpoint, record in enumerate(each):
+            gaps[checkpoint, rows] = outcomes.gaps(record, own[rows], rivals)
+            agreeing[checkpoint, rows] = outcomes.answers(record) == together
+    slope = 1.0
+    if not outcomes.like_output:
+        outputs = np.empty(gaps.shape)
+        for rows, each in record_blocks(study, "test", algorithm, "output"):
+            outputs[:, rows] = each
+        slope = change_together(gaps, outputs)
     known = bool(slope > 0)
     return gaps / slope if known else gaps, agreeing, known
 
@@ -61,8 +62,11 @@ def change_together(gaps: np.ndarray, outputs: np.ndarray) -> float:
 def best_wrong_answers(study: StudyReader, algorithm: str) -> np.ndarray:
     """The wrong answer that the mean record is closest to: int32 `[n_test]`."""
     outcomes = outcomes_of(study)
-    mean = _mean_record(study, algorithm, outcomes)
-    return outcomes.rivals(mean, own_answers(study, outcomes))
+    own = own_answers(study, outcomes)
+    found = np.empty(len(own), np.int32)
+    for rows, each in record_blocks(study, "test", algorithm, outcomes.record):
+        found[rows] = outcomes.rivals(checkpoint_mean(each), own[rows])
+    return found
 
 
 def outcomes_of(study: StudyReader) -> Outcomes:
@@ -77,11 +81,3 @@ def own_answers(study: StudyReader, outcomes: Outcomes) -> np.ndarray:
     if outcomes.labeled:
         return read_class_numbers(study, "test")
     return np.zeros(study.dataset.n_test, np.int64)
-
-
-def _mean_record(study: StudyReader, algorithm: str, outcomes: Outcomes) -> np.ndarray:
-    files = (
-        layout.outputs_file(study.root, algorithm, checkpoint, "test")
-        for checkpoint in range(study.checkpoints(algorithm))
-    )
-    return checkpoint_mean(store.read_tensors(file)[outcomes.record] for file in files)

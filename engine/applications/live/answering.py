@@ -26,7 +26,7 @@ from engine.store.quantities import MEASURES
 from engine.study.capabilities import has
 from engine.study.example_outputs import read_known
 from engine.study.examples import read_stacked_arrays
-from engine.study.models import read_mean_record
+from engine.study.models import read_mean_records
 from engine.study.output_names import (
     NamedOutput,
     concrete,
@@ -110,7 +110,7 @@ def _explain_stored(query: StoredQuery, stamps: Stamps) -> Attributed:
     output = concrete(loaded.study, chosen, known.label, known.predicted)
     every = read_stacked_arrays(loaded.study, query.split)
     arrays = {name: np.array(array[row : row + 1]) for name, array in every.items()}
-    record = read_mean_record(loaded.study, query.split, row, query.algorithm)
+    record = read_mean_records(loaded.study, query.split, query.algorithm, slice(row, row + 1))
     return _attribute(loaded, output, record, arrays, query.most)
 
 

@@ -13,9 +13,9 @@ from engine.build.run import Run
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.build.tasks import task_of
 from engine.store import layout
-from engine.store.layout import SPLITS, Split
+from engine.store.layout import ROWS_PER_SHARD, SPLITS, Split
 from engine.store.records import Progress
-from engine.study.examples import read_stacked_arrays
+from engine.study.examples import read_arrays
 from engine.study.models import read_mean_records
 from engine.study.reader import StudyReader
 
@@ -42,10 +42,13 @@ def _average(study: StudyReader, algorithm: str, split: Split) -> None:
     if path.exists():
         store.read_table(path, fingerprint, columns=[])
         return
-    task = task_of(study)
-    records = read_mean_records(study, split, algorithm)
-    arrays = read_stacked_arrays(study, split)
-    dataset = study.dataset
-    columns = task.predictions(records, arrays, dataset.classes, dataset.encoding)
-    columns.setdefault("output", records["output"].astype(np.float32))
-    store.write_table(path, pa.table(dict(columns)), fingerprint)
+    task, dataset = task_of(study), study.dataset
+    parts = []
+    for shard, arrays in enumerate(read_arrays(study, split)):
+        rows = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
+        records = read_mean_records(study, split, algorithm, rows)
+        columns = task.predictions(records, arrays, dataset.classes, dataset.encoding)
+        columns.setdefault("output", records["output"].astype(np.float32))
+        parts.append(pa.table(dict(columns)))
+    table = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+    store.write_table(path, table, fingerprint)
