@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import streamlit as st
 
 from dashboard.location import Location
@@ -38,6 +40,8 @@ from engine.study.text_search import SearchableTexts, searchable_texts
 STUDY_VARIABLE = "DATALOUPE_STUDY"
 """Environment variable with the folder of the study to show."""
 
+MOST_COUNTERS = 2**22
+"""Up to so many different values, counting all is faster than sorting those that there are."""
 DIRECTIONS = 10
 """Number of principal directions of the attributions to choose from."""
 
@@ -249,10 +253,9 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
         assert examples.source is not None
         found = read_groups(*examples.source, value[0]) == value[1]
     elif name == "id":
-        found = examples.ids.str.contains(value, case=False, regex=False)
+        found = _containing(examples.table["id"], value)
         if "file" in examples.table:
-            files = examples.table["file"].astype("string").fillna("")
-            found |= files.str.contains(value, case=False, regex=False).to_numpy(bool)
+            found |= _containing(examples.table["file"], value)
     elif name == "text":
         found = examples.texts.matching(value)
     elif name == "length":
@@ -271,6 +274,16 @@ def _passes(examples: Examples, name: str, value: Any) -> np.ndarray:
         inside = isinstance(value, tuple)
         found = (values >= value[0]) & (values <= value[1]) if inside else values == value
     return np.asarray(found, dtype=bool)
+
+
+def _containing(column: pd.Series, part: str) -> np.ndarray:
+    """Which texts contain a part, whatever their case; missing ones do not."""
+    texts = pa.array(column.astype("str"))
+    if part.isascii():  # twice as fast
+        found = pc.match_substring(pc.ascii_lower(texts), part.lower())
+    else:
+        found = pc.match_substring(texts, part, ignore_case=True)
+    return np.asarray(pc.fill_null(found, False), bool)
 
 
 def slice_rows(study: StudyReader, examples: Examples, location: Location) -> np.ndarray:
@@ -305,8 +318,9 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> np.ndarr
     return np.bincount(examples.table[column].to_numpy(dtype=np.int64)[rows], minlength=2)
 
 
-def mix_ups(examples: Examples, filters: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """(true class, predicted class, count) of wrong predictions, most frequent first.
+def mix_ups(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
+    """(true class, predicted class, count) of wrong predictions, most frequent first: int64
+    `[k, 3]`.
 
     The class filters are ignored; all others apply.
     """
@@ -315,9 +329,18 @@ def mix_ups(examples: Examples, filters: dict[str, Any]) -> list[tuple[int, int,
     label, predicted = (examples.codes[name][rows] for name in ("label", "predicted"))
     wrong = label != predicted
     n = len(examples.classes)
-    pairs, numbers = np.unique(label[wrong] * n + predicted[wrong], return_counts=True)
+    pairs, numbers = _counted(label[wrong] * n + predicted[wrong], n * n)
     order = np.argsort(-numbers, kind="stable")
-    return [(*divmod(int(pairs[place]), n), int(numbers[place])) for place in order]
+    return np.stack([*np.divmod(pairs, n), numbers], axis=1)[order]
+
+
+def _counted(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The values below `most` that there are, ascending, and how often each is."""
+    if most > MOST_COUNTERS:
+        return np.unique(values, return_counts=True)
+    numbers = np.bincount(values)
+    found = np.flatnonzero(numbers)
+    return found, numbers[found]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from engine.api import Study
 from engine.cli.arguments import Verbs, add_attribution, add_json
 from engine.cli.printing import WIDE, console, one_line, print_json, table
@@ -17,7 +15,7 @@ from engine.store.quantities import BM25
 from engine.store.text import counted
 from engine.study.examples import TEXT, read_texts_of
 from engine.study.methods import has_scores
-from engine.study.names import read_names, resolve_algorithm, resolve_method
+from engine.study.names import read_names_of, resolve_algorithm, resolve_method
 from engine.study.similar_texts import COMPARED, in_both, similar_texts
 from engine.study.text_search import find_texts, text_lengths
 
@@ -68,7 +66,7 @@ def _find(options: argparse.Namespace) -> int:
     split: Split = options.split
     rows = find_texts(study, split, options.words, _length(options.length))
     shown = rows if options.json else rows[: max(0, options.k)]
-    named = read_names(study, split).take(pa.array(shown)).to_pylist()
+    named = read_names_of(study, split, shown)
     texts = read_texts_of(study, split, TEXT, shown)
     lengths = text_lengths(study, split)[shown].tolist()
     found = [

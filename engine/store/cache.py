@@ -103,6 +103,11 @@ class FileCache(Generic[T]):
             while sum(self._size(value) for _, value in self._values.values()) > self._most:
                 self._values.popitem(last=False)
 
+    def drop(self, path: Path, key: Hashable = None) -> None:
+        """Forget the value of a file, if one is kept."""
+        with self._lock:
+            self._values.pop((path, key), None)
+
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
@@ -125,6 +130,7 @@ def read_cached_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         if whole is None:
             whole = read_table(path)
             _TABLES.keep(path, stamp, whole, "whole")
+            _TABLES.drop(path, "part")  # which it holds, too
         return whole if columns is None else whole.select(columns)
     known = _TABLES.find(path, stamp, "part")
     missing = [name for name in columns if known is None or name not in known.column_names]

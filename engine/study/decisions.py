@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.store.errors import DataloupeError
 from engine.study.capabilities import require
-from engine.study.names import read_names, resolve_row
+from engine.study.names import read_names_of, resolve_row
 from engine.study.reader import StudyReader
 from engine.study.tags import Change, changes, write_change
 
@@ -111,7 +111,7 @@ def _checked(study: StudyReader, row: int, verdict: str, label: str | None) -> s
     known = study.dataset.classes
     if label not in known:
         raise DataloupeError(f"There is no class {label!r} in this study.")
-    if label == str(read_names(study, "train")["label"][row]):
+    if label == str(read_names_of(study, "train", [row])[0]["label"]):
         raise DataloupeError(f"Training row {row} has the label {label!r} already: keep it.")
     return _TO + label
 

@@ -15,7 +15,7 @@ from engine.study.capabilities import has
 from engine.study.examples import read_texts_of
 from engine.study.live_and_maps import has_live, read_live, training_feature_paths
 from engine.study.models import has_predictions, read_predictions, read_probabilities
-from engine.study.names import read_names
+from engine.study.names import read_names_of
 from engine.study.output_names import NamedOutput, concrete, default_output, output_choices
 from engine.study.reader import StudyReader
 
@@ -81,7 +81,7 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
     label = predicted = None
     classes = study.dataset.classes
     if study.dataset.labels != "none":
-        label = str(read_names(study, split)["label"][row].as_py())
+        label = str(read_names_of(study, split, [row])[0]["label"])
     if has_predictions(study, algorithm):
         answer = read_predictions(study, split, algorithm)["predicted"].iloc[row]
         predicted = predicted_text(answer)

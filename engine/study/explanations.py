@@ -12,7 +12,7 @@ from engine.study.counterfactuals import read_units
 from engine.study.examples import FILE, TEXT, read_texts_of
 from engine.study.measured_quality import read_badge
 from engine.study.models import has_predictions, read_predictions
-from engine.study.names import read_names, resolve_algorithm, resolve_method, resolve_row
+from engine.study.names import read_names_of, resolve_algorithm, resolve_method, resolve_row
 from engine.study.output_names import default_output
 from engine.study.rankings import find_influences, name_influences
 from engine.study.reader import StudyReader
@@ -53,7 +53,7 @@ def explain(
 
 def describe(study: StudyReader, row: int, algorithm: str, method: str) -> dict[str, Any]:
     """The fields of an `Explanation` of the default output, but for its influences and badge."""
-    (example,) = read_names(study, "test").slice(row, 1).to_pylist()
+    (example,) = read_names_of(study, "test", [row])
     (file,), (text,) = (read_texts_of(study, "test", name, [row]) for name in (FILE, TEXT))
     prediction = _prediction(study, row, algorithm)
     default, predicted = default_output(study), prediction["predicted"]

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.store import layout
-from engine.store.cache import read_column_names
+from engine.store.cache import read_cached_table, read_column_names
 from engine.store.errors import DataloupeError, StoreError, UnknownName, UploadError
-from engine.store.layout import Split
+from engine.store.layout import ROWS_PER_SHARD, Split
 from engine.store.records import default_id
 from engine.store.text import counted
 from engine.study.examples import FILE, read_columns
@@ -46,8 +46,28 @@ def read_names(study: StudyReader, split: Split) -> pa.Table:
 
     They are read together because they are usually needed together.
     """
+    return read_columns(study, split, _name_columns(study, split))
+
+
+def read_names_of(
+    study: StudyReader, split: Split, rows: Sequence[int] | np.ndarray
+) -> list[dict[str, Any]]:
+    """`read_names` of some examples, in their order, from the shards that hold them."""
+    wanted = np.asarray(rows, np.int64)
+    columns = _name_columns(study, split)
+    found: list[dict[str, Any]] = [{}] * len(wanted)
+    for shard in np.unique(wanted // ROWS_PER_SHARD).tolist():
+        places = np.flatnonzero(wanted // ROWS_PER_SHARD == shard)
+        table = read_cached_table(layout.table_file(study.root, split, shard), columns)
+        named = table.take(pa.array(wanted[places] % ROWS_PER_SHARD)).to_pylist()
+        for place, one in zip(places.tolist(), named, strict=True):
+            found[place] = one
+    return found
+
+
+def _name_columns(study: StudyReader, split: Split) -> list[str]:
     known = read_column_names(layout.table_file(study.root, split, 0))
-    return read_columns(study, split, ["id", "label", *([FILE] if FILE in known else [])])
+    return ["id", "label", *([FILE] if FILE in known else [])]
 
 
 def find_rows(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from engine import store
 from engine.attribution.evaluation.effects import Units
@@ -16,7 +15,7 @@ from engine.store.cache import FileCache
 from engine.store.layout import ROWS_PER_SHARD
 from engine.store.records import Influence
 from engine.study.examples import FILE, TEXT, read_texts_of, shard_count
-from engine.study.names import read_names, resolve_algorithm, resolve_method
+from engine.study.names import read_names_of, resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
@@ -154,11 +153,10 @@ def name_influences(
         units: Of the scores; None if they are not calibrated.
         test: Test row that the scores are about.
     """
-    table = read_names(study, "train")
     found = []
     for rows, scores in sides:
         amounts = [None] * len(rows) if units is None else influences(units, scores, test).tolist()
-        named = table.take(pa.array(rows, pa.int64())).to_pylist()
+        named = read_names_of(study, "train", rows)
         files, texts = (read_texts_of(study, "train", name, rows) for name in (FILE, TEXT))
         found.append(
             [

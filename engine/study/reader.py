@@ -70,7 +70,8 @@ class StudyReader:
 
         A text that is missing, such as the `file` of a picture without one, is None.
         """
-        stored = read_table(self.root, split, self.dataset.rows(split))
+        # One chunk: rows of a table of many are found one by one.
+        stored = read_table(self.root, split, self.dataset.rows(split)).combine_chunks()
         table: pd.DataFrame = stored.to_pandas()
         for name in stored.column_names:
             if pa.types.is_string(stored[name].type) and stored[name].null_count:

@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from engine.attribution.search.lexical import LexicalIndex
 from engine.data.words import word_spans, words
@@ -23,7 +22,7 @@ from engine.store.cache import FileCache
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
 from engine.study.examples import TEXT, read_column, read_texts_of
-from engine.study.names import read_names, resolve_row
+from engine.study.names import read_names_of, resolve_row
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
 
@@ -115,7 +114,7 @@ def name_similar(
     study: StudyReader, query: str, rows: np.ndarray, scores: np.ndarray
 ) -> list[SimilarText]:
     """Training rows and their BM25 for a query, with what is shown of them."""
-    named = read_names(study, "train").take(pa.array(rows, pa.int64())).to_pylist()
+    named = read_names_of(study, "train", rows)
     texts = read_texts_of(study, "train", TEXT, rows)
     asked = list(dict.fromkeys(words(query)))
     found = []

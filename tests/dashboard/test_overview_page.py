@@ -94,7 +94,7 @@ def test_confusions_are_counted(pairs: list[tuple[int, int]]) -> None:
     found = Examples(table, pd.Index([]), list("abcde"), codes, {}, {}, "margin")
     counts = confusion_counts(found)
     assert all(counts[a, b] == pairs.count((a, b)) for a in range(5) for b in range(5))
-    listed = mix_ups(found, {})
+    listed = [tuple(one) for one in mix_ups(found, {}).tolist()]
     assert {one[:2] for one in listed} == {(a, b) for a, b in pairs if a != b}
     assert [number for *_, number in listed] == sorted(
         (counts[one[:2]] for one in listed), reverse=True

@@ -75,8 +75,8 @@ def confusion(
         found = mix_ups(examples, {})
         chosen = _class(classes)
         if chosen is not None:
-            found = [one for one in found if chosen in one[:2]]
-        listed = [pair(*one) for one in found[:MOST_LISTED]]
+            found = found[(found[:, :2] == chosen).any(axis=1)]
+        listed = [pair(*one) for one in found[:MOST_LISTED].tolist()]
         data = {"lists": [_list("Most frequent confusions", listed, len(found))]}
         if chosen is None:
             hardest = most_mistaken(examples)

@@ -137,17 +137,18 @@ def _class_filter(
 def _pair_filter(location: Location, examples: Examples) -> None:
     """Show a filter for one cell of the confusion matrix, which sets both class filters."""
     chosen, classes = location.slice, examples.classes
-    found = {pair[:2]: pair[2] for pair in mix_ups(examples, chosen.filters())}
-    of = {pair[:2]: pair[2] for pair in mix_ups(examples, {})}
-    pairs = list(found)[:MOST_PAIRS]
+    found, of = mix_ups(examples, chosen.filters()), mix_ups(examples, {})
+    pairs = [(label, predicted) for label, predicted, _ in found[:MOST_PAIRS].tolist()]
     here = None
     if chosen.label is not None and chosen.predicted not in (None, chosen.label):
         here = classes.index(str(chosen.label)), classes.index(str(chosen.predicted))
         pairs = pairs if here in pairs else [here, *pairs]
 
+    shown = [_numbers_of(pairs, some, len(classes)) for some in (found, of)]
+
     def words(pair: tuple[int, int]) -> str:
         names = " → ".join(_cut(classes[place], LONGEST // 2) for place in pair)
-        return with_count(names, found.get(pair, 0), of.get(pair, 0))
+        return with_count(names, *(some.get(pair, 0) for some in shown))
 
     def changed() -> None:
         pair = st.session_state["pair"]
@@ -159,12 +160,21 @@ def _pair_filter(location: Location, examples: Examples) -> None:
         "Confusion",
         pairs,
         index=None,
-        placeholder=with_count("Any", sum(found.values()), sum(of.values())),
+        placeholder=with_count("Any", int(found[:, 2].sum()), int(of[:, 2].sum())),
         format_func=words,
         key="pair",
         on_change=changed,
         width=230,
     )
+
+
+def _numbers_of(
+    pairs: Sequence[tuple[int, int]], mix_ups: np.ndarray, classes: int
+) -> dict[tuple[int, int], int]:
+    """How often these classes are mixed up. Thousands of others may be, too."""
+    keys, wanted = mix_ups[:, 0] * classes + mix_ups[:, 1], [a * classes + b for a, b in pairs]
+    there = mix_ups[np.isin(keys, wanted)]
+    return {(label, predicted): number for label, predicted, number in there.tolist()}
 
 
 def _result_filter(location: Location, examples: Examples) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from engine.applications.curation.label_suspicion import LabelSuspicion
 from engine.study.decisions import Decision
 from engine.study.examples import FILE, read_texts_of
-from engine.study.names import read_names
+from engine.study.names import read_names_of
 from engine.study.reader import StudyReader
 
 COLUMNS = pa.schema(
@@ -56,7 +56,7 @@ def curation_table(
         method: Its method.
     """
     rows = np.asarray(rows, np.int64)
-    names = read_names(study, "train").take(pa.array(rows))
+    names = read_names_of(study, "train", rows)
     made = [decisions.get(int(row)) for row in rows]
 
     def values(of: np.ndarray | None) -> list[Any]:
@@ -67,9 +67,9 @@ def curation_table(
     found = suspicion
     columns: dict[str, list[Any]] = {
         "row": rows.tolist(),
-        "id": [str(one) for one in names["id"].to_pylist()],
+        "id": [str(one["id"]) for one in names],
         "file": read_texts_of(study, "train", FILE, rows),
-        "label": [None if one is None else str(one) for one in names["label"].to_pylist()],
+        "label": [None if one["label"] is None else str(one["label"]) for one in names],
         "decision": [None if one is None else one.verdict for one in made],
         "new_label": [None if one is None else one.label for one in made],
         "decided_by": [None if one is None else one.who or None for one in made],
