@@ -106,6 +106,10 @@ def _read(browser: Browser, server: Server) -> None:
         context.close()
 
 
+def _p95(milliseconds: list[float]) -> int:
+    return round(float(np.quantile(milliseconds, 0.95)))
+
+
 def _mib(server: Server, field: str) -> int:
     return round(server.memory_mb(field) * 1e6 / 2**20)
 

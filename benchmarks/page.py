@@ -186,7 +186,7 @@ class Session:
 
     def walk(self, study: Study) -> list[float]:
         """Go to the next picture by key."""
-        self._open("explain?test=0", _explained(study, 0))
+        self._open("explain?test=%230", _explained(study, 0))
         keys = self.page.keyboard
         return [
             self._timed(lambda: keys.press("ArrowRight"), _explained(study, row))
@@ -197,7 +197,7 @@ class Session:
         """Open a training picture of an explanation."""
         times = []
         for row in range(CLICKS):
-            self._open(f"explain?test={row}", _explained(study, row))
+            self._open(f"explain?test=%23{row}", _explained(study, row))
             train = int(find_influences(study, row, K)[0][0])
             card = self.page.locator("section[data-sign=support] a.card").first
             top = read_top_of_training(study, train)
@@ -264,7 +264,7 @@ def _reader(browser: Browser, server: Server, test: int) -> BrowserContext:
     """A session that has opened three pages."""
     context = _context(browser)
     page: Page = context.new_page()
-    for path in ("", "test-set", f"explain?test={test}"):
+    for path in ("", "test-set", f"explain?test=%23{test}"):
         page.goto(f"{server.url}/{path}")
         page.wait_for_selector("a.card")
         page.wait_for_selector(_IDLE)

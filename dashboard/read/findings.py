@@ -18,7 +18,7 @@ from dashboard.read.curation import curation
 from dashboard.read.studies import badge, examples
 from dashboard.read.supports import brittle, data_issues, supports
 from dashboard.slice_parameters import MOST_PICKED, rows_text
-from engine.applications.brittle.data_issues import SIMILAR, training_copies
+from engine.applications.brittle.data_issues import MOST_COMPARED, SIMILAR, training_copies
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import standing
 from engine.applications.curation.poor_classes import worse_than_the_rest
@@ -33,8 +33,6 @@ from engine.study.calibration_advice import calibration_advice
 from engine.study.capabilities import Capability, has
 from engine.study.reader import StudyReader
 
-LARGE = 200_000
-"""Copies are not looked for, unasked, among more training examples than this."""
 FAR_OFF = 4.0
 """Errors this many robust standard deviations from the median are far off."""
 
@@ -112,7 +110,7 @@ def suspect_labels(study: StudyReader, here: Location) -> Finding:
 def copies(study: StudyReader, here: Location) -> Finding:
     """Training examples whose input another one has."""
     title = TITLES[copies]
-    if study.dataset.n_train > LARGE:
+    if study.dataset.n_train > MOST_COMPARED:
         return Finding(title, None, f"Not looked for among {study.dataset.n_train:,} examples.")
     exact, nearly = _copies(here.algorithm, stamps_of(_data_files(study, here)), study)
     rows = np.flatnonzero(exact | nearly)[:MOST_PICKED]
@@ -141,7 +139,7 @@ def _copies(algorithm: str, stamps: Stamps, _study: StudyReader) -> tuple[np.nda
 def leaks(study: StudyReader, here: Location) -> Finding:
     """Test examples that are also in the training data."""
     title = TITLES[leaks]
-    if study.dataset.n_train > LARGE:
+    if study.dataset.n_train > MOST_COMPARED:
         return Finding(title, None, f"Not looked for among {study.dataset.n_train:,} examples.")
     if here.method is None:
         return Finding(title, None, "The scores are not computed yet.")
@@ -164,9 +162,12 @@ def brittle_predictions(study: StudyReader, here: Location) -> Finding:
     title = f"predictions flip without at most {AT_MOST} training examples"
     if here.method is None:
         return Finding(title, None, "The scores are not computed yet.")
+    advice = calibration_advice(study, here.algorithm, here.method)
+    if badge(study, here.algorithm, here.method).slope is None:
+        return Finding(title, None, advice)  # without reading what every model answers
     found = supports(study, here.algorithm, here.method, AT_MOST)
     if not found.calibrated:
-        return Finding(title, None, calibration_advice(study, here.algorithm, here.method))
+        return Finding(title, None, advice)
     states = standing(brittle(study, found)[0])
     proved, refuted = states["verified"], states["refuted"]
     tried = proved + refuted

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from engine import Study
+from engine.applications.brittle import data_issues
 from engine.applications.brittle.data_issues import (
     RULES,
     doubtful_labels,
@@ -44,6 +46,17 @@ def test_copies_within_the_training_data_are_found(spoilt: Study) -> None:
     assert exact.tolist() == [inputs.count(one) > 1 for one in inputs]
     assert not (exact & nearly).any()
     assert len(nearly) == spoilt.dataset.n_train
+
+
+def test_inputs_of_a_large_training_set_are_not_compared(
+    spoilt: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = resolve_method(spoilt, "mlp")
+    assert find_data_issues(spoilt, "mlp", method)["leak"].any()
+    monkeypatch.setattr(data_issues, "MOST_COMPARED", spoilt.dataset.n_train - 1)
+    monkeypatch.setattr(data_issues, "_digests", None)  # nothing is read
+    found = find_data_issues(spoilt, "mlp", method)
+    assert not (found["leak"] | found["near-copy"]).any()
 
 
 def test_wrong_labels_in_the_training_data_are_found(spoilt: Study) -> None:

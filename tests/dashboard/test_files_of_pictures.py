@@ -91,6 +91,11 @@ def test_pages_show_them_and_find_them(filed: Study, visit: Any) -> None:
     assert "file" not in cards(explored)[4]
     found = examples(filed, "test")
     assert matching(found, {"id": "猫/@1"}).tolist() == [1, *range(10, 14), *range(15, 19)]
+    assert (
+        matching(found, {"id": "DÍA [B]"}).tolist() == matching(found, {"id": "día [b]"}).tolist()
+    )
+    for part, row in (("TEST-17", 17), ("/@3.PNG", 3), ("@3.p", 3)):
+        assert matching(found, {"id": part}).tolist() == [row]
     explained = visit(filed, "explain", test="test-17")
     assert "=1+test/día [b] 猫/@17.png" in words(explained)
     row = filed.explain(17, k=1).supporting[0].row

@@ -115,6 +115,8 @@ def test_each_column_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert found.column_names == (columns or ["id", "label", "text"])
         assert found.equals(table.select(found.column_names))
     assert reads == [["id", "label"], ["text"], None]
+    parts = [key for key in cache._TABLES._values if key[0] == path]
+    assert parts == [(path, "whole")]  # not in memory twice
     store.write_table(path, table.slice(1), "f")
     assert read_cached_table(path, ["id"])["id"].to_pylist() == ["y"]
     path.unlink()

@@ -19,10 +19,13 @@ from engine.build.retraining import removal_of
 from engine.cli.main import main
 from engine.exchange.uploads.keeping import rename
 from engine.store.errors import DataloupeError, UnknownName, UploadError
+from engine.store.layout import ROWS_PER_SHARD
 from engine.study.names import (
     find_row,
     find_rows,
     name_examples,
+    read_names,
+    read_names_of,
     resolve_algorithm,
     resolve_method,
     resolve_row,
@@ -290,3 +293,11 @@ def test_an_upload_is_found_by_its_id_and_suggested_by_its_name(tmp_path: Path) 
             resolve(study, "upload-0123456789aa")
     with pytest.raises(UploadError, match="mean 'upload-0123456789ab'"):
         rename(study, "upload-012345678", "x")
+
+
+def test_names_of_some_examples_are_in_their_order(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study", n_train=ROWS_PER_SHARD + 9, stage="data")
+    every = read_names(study, "train").to_pylist()
+    rows = [ROWS_PER_SHARD + 8, 5, 0, ROWS_PER_SHARD, 5]
+    assert read_names_of(study, "train", rows) == [every[row] for row in rows]
+    assert read_names_of(study, "train", np.array([], np.int64)) == []

@@ -29,6 +29,9 @@ CONFIDENT = 0.8
 SIMILAR = 0.99
 LONE = 0.2
 INSPECTED = 20
+MOST_COMPARED = 200_000
+"""Training examples above which inputs are not compared, because all of them would be read."""
+_BLOCK = 2**16
 
 RULES: Mapping[DataIssue, str] = {
     "label": "Its label is likely wrong: a different class is predicted with confidence "
@@ -36,9 +39,11 @@ RULES: Mapping[DataIssue, str] = {
     "that label.",
     "training-label": "A training example among its strongest influences has a likely wrong label: "
     f"{AGREE} of the {NEIGHBOURS} training examples most similar to it share a different label.",
-    "leak": "Exactly the same input is in the training data.",
+    "leak": "Exactly the same input is in the training data. Not looked for among more than "
+    f"{MOST_COMPARED:,} training examples.",
     "near-copy": f"A training picture is nearly identical: among the {NEIGHBOURS} most similar, "
-    f"one has pixels that correlate with it by {SIMILAR:g} or more.",
+    f"one has pixels that correlate with it by {SIMILAR:g} or more. Not looked for among more than "
+    f"{MOST_COMPARED:,} training examples.",
     "lone-support": f"One training example has {LONE:.0%} or more of all support.",
 }
 
@@ -54,7 +59,7 @@ def find_data_issues(
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
     none = np.zeros(len(predictions), dtype=bool)
     found: dict[DataIssue, np.ndarray] = dict.fromkeys(RULES, none)
-    classes = has(study, "classes")
+    classes, compared = has(study, "classes"), study.dataset.n_train <= MOST_COMPARED
     if (
         classes
         and has_neighbours(study, algorithm)
@@ -69,9 +74,10 @@ def find_data_issues(
         found["label"] = confident & agree
         doubtful = doubtful_labels(labels["train"], nearest(study, algorithm, "train"))
         found["training-label"] = influenced_by(study, algorithm, method, doubtful)
-        if has(study, "pictures"):
+        if compared and has(study, "pictures"):
             found["near-copy"] = near_copies(study, near)
-    found["leak"] = np.array([bool(rows) for rows in same_inputs(study)], dtype=bool)
+    if compared:
+        found["leak"] = np.array([bool(rows) for rows in same_inputs(study)], dtype=bool)
     found["near-copy"] = found["near-copy"] & ~found["leak"]
     top, totals = read_top(study, algorithm, method), read_totals(study, algorithm, method)
     strongest = np.maximum(top["support_score"][:, 0], 0)
@@ -95,12 +101,15 @@ def nearest(study: StudyReader, algorithm: str, split: Split) -> np.ndarray:
 def doubtful_labels(labels: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Training examples whose most similar examples share a different label: bool `[n_train]`."""
     numbers = np.unique(labels, return_inverse=True)[1]
-    around = np.where(near >= 0, numbers[near], -1)
-    counts = (around[:, :, None] == around[:, None, :]).sum(axis=2)  # per neighbor: same label
-    counts[around < 0] = 0
-    place = counts.argmax(axis=1)
-    commonest = around[np.arange(len(around)), place]
-    doubtful: np.ndarray = (counts.max(axis=1) >= AGREE) & (commonest != numbers)
+    doubtful = np.empty(len(numbers), dtype=bool)
+    for block in ranges(range(len(numbers)), _BLOCK):
+        rows = slice(block.start, block.stop)
+        around = np.where(near[rows] >= 0, numbers[near[rows]], -1)
+        counts = (around[:, :, None] == around[:, None, :]).sum(axis=2)  # per neighbor: same label
+        counts[around < 0] = 0
+        place = counts.argmax(axis=1)
+        commonest = around[np.arange(len(around)), place]
+        doubtful[rows] = (counts.max(axis=1) >= AGREE) & (commonest != numbers[rows])
     return doubtful
 
 
