@@ -81,13 +81,12 @@ def read_groups(study: StudyReader, split: Split, column: str | None = None) -> 
     Args:
         column: One of `group_columns`; None: the class. Examples without a value are in "".
     """
-    if column is None and study.dataset.labels != "class":
+    coded = _coded(study, split, column)
+    if coded is None:
         return None
-    values = read_columns(study, split, [column or "label"])[column or "label"]
-    if column is None:
-        found: np.ndarray = values.to_pandas().to_numpy(object)
-        return found
-    return np.array(["" if one is None else str(one) for one in values.to_pylist()], object)
+    numbers, names = coded
+    found: np.ndarray = np.array(names, object)[numbers]
+    return found
 
 
 def group_members(
@@ -98,25 +97,40 @@ def group_members(
     Args:
         column: As in `read_groups`. Examples without a value are in no group.
     """
-    groups = read_groups(study, split, column)
-    if groups is None:
+    coded = _coded(study, split, column)
+    if coded is None:
         return {}
-    names = sorted(set(groups) - ({""} if column else set()))
-    return {str(name): groups == name for name in names}
+    numbers, names = coded
+    return {name: numbers == place for place, name in enumerate(names) if name or column is None}
 
 
 def emptied_groups(study: StudyReader, removed: np.ndarray) -> list[str]:
     """Groups that have no training example left without the removed rows, sorted."""
-    groups = read_groups(study, "train")
-    if groups is None:
+    coded = _coded(study, "train")
+    if coded is None:
         return []
-    return sorted({str(name) for name in set(groups) - set(np.delete(groups, removed))})
+    numbers, names = coded
+    left = np.bincount(np.delete(numbers, removed), minlength=len(names))
+    return [names[place] for place in np.flatnonzero(left == 0).tolist()]
 
 
 def read_group_numbers(study: StudyReader, split: Split) -> np.ndarray:
     """Number of each example's group, int64 `[n]`; without groups all are in one."""
-    groups = read_groups(study, split)
-    if groups is None:
-        return np.zeros(study.dataset.rows(split), np.int64)
-    found: np.ndarray = np.unique(groups, return_inverse=True)[1]
-    return found
+    coded = _coded(study, split)
+    return np.zeros(study.dataset.rows(split), np.int64) if coded is None else coded[0]
+
+
+def _coded(
+    study: StudyReader, split: Split, column: str | None = None
+) -> tuple[np.ndarray, list[str]] | None:
+    """Number of each example's group, int64 `[n]`, and the names of the groups that occur, sorted;
+    None if the study has no groups. Arguments as of `read_groups`."""
+    if column is None and study.dataset.labels != "class":
+        return None
+    values = read_columns(study, split, [column or "label"])[column or "label"]
+    encoded = values.combine_chunks().dictionary_encode()
+    every = [*map(str, encoded.dictionary.to_pylist()), ""]
+    places = pc.fill_null(encoded.indices, len(every) - 1).to_numpy()
+    names = sorted({every[place] for place in np.unique(places).tolist()})
+    rank = {name: place for place, name in enumerate(names)}
+    return np.array([rank.get(name, -1) for name in every], np.int64)[places], names
