@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import make_projection, share_out, split
-from engine.attribution.trak.projection import _outer, check_projection, features, project
+from engine.attribution.trak.projection import (
+    _outer,
+    check_finite,
+    check_projection,
+    features,
+    project,
+)
 from engine.store.errors import DataloupeError
 from tests.builders.exact_gradients import dense_gradients
 
@@ -251,6 +257,13 @@ def test_zero_gradients_are_refused():
     plan = replace(projection.plan, energies=dict.fromkeys(projection.plan.energies, 0.0))
     with pytest.raises(DataloupeError, match="all zero"):
         check_projection(model, constant, batch, replace(projection, plan=plan))
+
+
+def test_only_what_is_not_finite_is_refused():
+    """Not what merely sums to more than single precision holds."""
+    check_finite(torch.full((2, 3), 3e38), "batch 0")
+    with pytest.raises(DataloupeError, match="of batch 0 are not finite"):
+        check_finite(torch.tensor([[1.0, torch.inf]]), "batch 0")
 
 
 def test_gradients_that_are_not_finite_are_refused():
