@@ -59,14 +59,16 @@ def warm_up(query: Query | StoredQuery) -> None:
 def explain(query: ReadQuery) -> QueryResult:
     """Predict and attribute an example that `read_example` gave. Raises as `load`."""
     loaded = load(query.root, query.algorithm)
-    study, example = loaded.study, answered(loaded, query.example)
+    study, (example, generated) = loaded.study, answered(loaded, query.example)
     arrays, completed = complete(loaded, example, query.completed_by)
     found = loaded.evaluate(arrays)
     record = mean_record(found)
     # What follows from the label means nothing here: the example has none.
     dataset = study.dataset
     summary = loaded.task.predictions(record, arrays, dataset.classes, dataset.encoding)
-    predicted = _plain(summary["predicted"][0])
+    # Checkpoints that disagree vote on a text; what is more likely than it, taken together, is
+    # another question.
+    predicted = generated or _plain(summary["predicted"][0])
     confidence = summary.get("confidence")
     default = _default(loaded, completed)
     chosen = default if query.output is None else resolve_output(study, query.output)

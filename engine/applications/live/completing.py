@@ -48,8 +48,8 @@ def complete(loaded: Loaded, example: Example, by: int | None) -> tuple[Arrays, 
     return with_part_of(chosen), found
 
 
-def answered(loaded: Loaded, example: Example) -> Example:
-    """The example with the target that models generate, if none was given.
+def answered(loaded: Loaded, example: Example) -> tuple[Example, str | None]:
+    """The example with the target that models generate, if none was given, and that target.
 
     Raises:
         DataloupeError: They generate nothing.
@@ -57,7 +57,7 @@ def answered(loaded: Loaded, example: Example) -> Example:
     task, dataset = loaded.task, loaded.study.dataset
     empty = {} if task.unanswered is None else task.unanswered(dataset.encoding)
     if empty.keys() <= example.arrays.keys():
-        return example
+        return example, None
     arrays = {**example.arrays, **empty}
     record = mean_record(loaded.evaluate(arrays))
     found = task.predictions(record, arrays, dataset.classes, dataset.encoding)["predicted"][0]
@@ -65,7 +65,8 @@ def answered(loaded: Loaded, example: Example) -> Example:
         raise DataloupeError("The models generate nothing here. Write source => target.")
     given: Given = {"text": f"{example.text}{ARROW}{found}"}
     whole = read_example(Query(loaded.study.root, loaded.algorithm, given))
-    return replace(whole, notes=["The target is what the models generate.", *whole.notes])
+    notes = ["The target is what the models generate.", *whole.notes]
+    return replace(whole, notes=notes), str(found)
 
 
 def mean_record(found: Sequence[Arrays]) -> Arrays:
