@@ -1,4 +1,4 @@
-"""ImageNet's size: one pass that ranks both sides, beside the matrix product that it contains.
+"""ImageNet's size: the pass that ranks both sides, beside its matrix product; and storage.
 
     python -m benchmarks.imagenet --json [--save]
 
@@ -8,7 +8,7 @@ the code of a build: part by part, so that a stopped run continues. After each p
 bare matrix product of the same blocks in memory, with as many threads, so that both have the same
 load. Recall is measured on examples whose scores are computed in float64 and sorted.
 
-`DATALOUPE_IMAGENET_SIZES` names the sizes to run, separated by commas, `quick` if it is not set;
+`DATALOUPE_IMAGENET_PARTS` names what to run, separated by commas, `quick` if it is not set;
 results of the others are kept in `.bench/imagenet/`. `DATALOUPE_THREADS` is the number of threads,
 one if it is not set.
 
@@ -16,6 +16,7 @@ one if it is not set.
 - `slice`: two parts of the 40 of the true size.
 - `narrow`: all training examples and 1,000 test examples.
 - `true`: 1,281,167 × 50,000, 262 TFLOP: hours on two cores.
+- `storage`: see `benchmarks.storage`; `DATALOUPE_HALVES` of the workload's 100 halves.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,7 @@ import numpy as np
 from benchmarks._parts import run_parts
 from benchmarks._report import log, report
 from benchmarks.scaling import memory_mib
+from benchmarks.storage import measure_storage
 from benchmarks.workload import CACHE
 from engine import store
 from engine.attribution.scores.dense import DenseScores
@@ -72,9 +75,12 @@ SIZES = {
 
 
 def measure() -> dict[str, Any]:
-    os.environ.setdefault("DATALOUPE_IMAGENET_SIZES", "quick")
-    parts = {name: partial(measure_size, name, size) for name, size in SIZES.items()}
-    return {"features": WIDTH, "k": K, **run_parts(FOLDER, parts, "DATALOUPE_IMAGENET_SIZES")}
+    os.environ.setdefault("DATALOUPE_IMAGENET_PARTS", "quick")
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        name: partial(measure_size, name, size) for name, size in SIZES.items()
+    }
+    parts["storage"] = measure_storage
+    return {"features": WIDTH, "k": K, **run_parts(FOLDER, parts, "DATALOUPE_IMAGENET_PARTS")}
 
 
 def measure_size(name: str, size: Size) -> dict[str, Any]:
@@ -224,14 +230,14 @@ def recall(name: str, size: Size) -> float:
     parts = ranking.parts_of(results(name), "synthetic", TRAK, "", size.ranked)
     top = ranking.join(parts, size.n_test)
     tau = np.concatenate(
-        [factors[tests] @ shard.astype(np.float64).T for shard in scores.features[0]], axis=1
+        [factors[tests] @ shard[:].astype(np.float64).T for shard in scores.features[0]], axis=1
     )
     tau *= scores.out_to_loss
     shares = [_share(tau[i], top.support_index[t], 1) for i, t in enumerate(tests)]
     shares += [_share(tau[i], top.oppose_index[t], -1) for i, t in enumerate(tests)]
     for train in evenly_spread(size.ranked, CHECKED):
         shard, row = divmod(int(train), ROWS_PER_SHARD)
-        tau = factors @ scores.features[0][shard][row].astype(np.float64)
+        tau = factors @ scores.features[0][shard][row : row + 1][0].astype(np.float64)
         stored = store.read_tensors(parts[0].shard_file(shard))
         for side, sign in (("support", 1), ("oppose", -1)):
             shares.append(_share(tau, stored[f"{side}_index"][row], sign))

@@ -177,9 +177,12 @@ def checkpoint_file(workload: Workload, number: int) -> Path:
     return _path(Model(workload, None, number))
 
 
-def truth(workload: Workload, purpose: Purpose) -> tuple[np.ndarray, np.ndarray]:
-    """(masks `[m, n_train]` bool, mean margins `[m, n_test]`) of models trained on halves."""
-    halves = halves_of(workload, purpose)
+def truth(
+    workload: Workload, purpose: Purpose, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(masks `[m, n_train]` bool, mean margins `[m, n_test]`) of models trained on halves: all of
+    them, or the first."""
+    halves = halves_of(workload, purpose)[:most]
     jobs = {half: _runs(workload, half) for half in halves}
     prepare([job for runs in jobs.values() for job in runs])
     margins = [

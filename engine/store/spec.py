@@ -175,6 +175,8 @@ class TrakSpec(_Strict):
     """`dual-*` solve with the n × n after-kernel; `primal` with proj_dim × proj_dim."""
     proj_dim: Annotated[int, Field(ge=8, le=262_144)] = 4096
     """Features per checkpoint in the primal."""
+    storage: Literal["auto", "float32", "float16", "int8", "int4"] = "auto"
+    """How the primal stores each of them."""
     width: Annotated[int, Field(ge=64, le=1_048_576)] = 32_768
     """Features per checkpoint in `dual-wide`, and before sketching in the primal."""
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"

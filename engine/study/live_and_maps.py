@@ -14,7 +14,7 @@ from engine.store.records import Live
 from engine.study.examples import shard_count
 from engine.study.names import resolve_algorithm, resolve_method
 from engine.study.reader import StudyReader
-from engine.study.score_matrices import stored_solver
+from engine.study.score_matrices import read_features, stored_solver
 
 
 def has_live(study: StudyReader, algorithm: str) -> bool:
@@ -71,5 +71,7 @@ def training_feature_shards(
     study: StudyReader, algorithm: str, checkpoint: int
 ) -> list[dict[str, Any]]:
     """Memory-mapped features of the training examples at a kept checkpoint."""
-    paths = training_feature_paths(study, algorithm, checkpoint)
-    return [store.read_tensors(path) for path in paths]
+    files = training_feature_files(study, algorithm, checkpoint)
+    if not files:
+        return [{"features": rows} for rows in read_features(study, algorithm, checkpoint)]
+    return [store.read_tensors(path) for path in files]

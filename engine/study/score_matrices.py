@@ -11,6 +11,8 @@ from engine import store
 from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
 from engine.attribution.scores.matrix import Scores
+from engine.attribution.scores.packed_rows import unpack
+from engine.attribution.scores.row_shards import Rows
 from engine.attribution.trak.solver import Solver
 from engine.store import layout
 from engine.store.layout import TRAK
@@ -64,15 +66,23 @@ def read_factor_scores(
     threshold: np.ndarray | None = None,
 ) -> FactorScores:
     """TRAK scores from the first checkpoints, by the primal solver. See `FactorScores`."""
-    first, shards = range(checkpoints), range(shard_count(study, "train"))
-    features = [[layout.features_file(study.root, algorithm, m, n) for n in shards] for m in first]
+    first = range(checkpoints)
     factors = [layout.factors_file(study.root, algorithm, m) for m in first]
     return FactorScores(
-        features=[[store.read_tensors(f)["features"] for f in files] for files in features],
+        features=[read_features(study, algorithm, m) for m in first],
         factors=[store.read_tensors(f)["factors"] for f in factors],
         out_to_loss=out_to_loss,
         threshold=threshold,
     )
+
+
+def read_features(
+    study: StudyReader, algorithm: str, checkpoint: int, fingerprint: str | None = None
+) -> list[Rows]:
+    """The training features of the primal solver, memory-mapped, in row shards."""
+    shards = range(shard_count(study, "train"))
+    files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+    return [unpack(store.read_tensors(file, fingerprint)) for file in files]
 
 
 def score_rows(
@@ -90,4 +100,6 @@ def score_rows(
 def stored_solver(study: StudyReader, algorithm: str) -> Solver:
     """The solver that computed the study's scores."""
     stored = store.read_json(layout.solver_file(study.root, algorithm))
-    return Solver(**{field.name: stored[field.name] for field in fields(Solver)})
+    # Solvers stored before there was a choice of storage have none: float32.
+    known = {field.name for field in fields(Solver)} & set(stored)
+    return Solver(**{name: stored[name] for name in known})

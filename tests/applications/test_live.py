@@ -20,6 +20,7 @@ from engine.store import layout
 from engine.study.examples import read_arrays
 from engine.study.live_and_maps import read_live
 from engine.study.models import read_probabilities
+from engine.study.score_matrices import read_features
 from engine.tasks.image_classification import Options, accept
 from engine.training.outputs import read_batch
 from tests.conftest import SMALL_STUDY
@@ -27,7 +28,7 @@ from tests.conftest import SMALL_STUDY
 ROADS = {
     "dual-exact": "",
     "dual-wide": '[trak]\nsolver = "dual-wide"\nwidth = 256\nsoft_threshold = 0.5\n',
-    "primal": '[trak]\nsolver = "primal"\nproj_dim = 64\n',
+    "primal": '[trak]\nsolver = "primal"\nproj_dim = 64\nstorage = "int4"\n',
     "plain": '[trak]\ncurvature = "plain"\n',
 }
 
@@ -68,7 +69,7 @@ def restricted_scores(study: Study, row: int, checkpoints: int) -> np.ndarray:
         if layout.dual_file(study.root, "mlp", m).exists():
             parts.append(store.read_tensors(layout.dual_file(study.root, "mlp", m))["scores"][row])
         else:
-            features = store.read_tensors(layout.features_file(study.root, "mlp", m, 0))["features"]
+            features = read_features(study, "mlp", m)[0][:]
             factors = store.read_tensors(layout.factors_file(study.root, "mlp", m))["factors"]
             parts.append(features @ factors[row])
     scores = mean_q * np.mean(parts, axis=0)
@@ -209,7 +210,9 @@ def test_a_study_that_is_built_anew_is_loaded_anew(copy: Study) -> None:
 
 
 def test_features_of_another_device_are_not_mixed(tmp_path: Path) -> None:
-    study = Study.create(tmp_path / "primal", spec_of("primal").replace("= 300", "= 60"))
+    study = Study.create(
+        tmp_path / "primal", spec_of("primal").replace("= 300", "= 60").replace("int4", "float32")
+    )
     study.build(workers=0)
     shutil.rmtree(layout.live_folder(study.root, "mlp"))
     path = layout.features_file(study.root, "mlp", 0, 0)

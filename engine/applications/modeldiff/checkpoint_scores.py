@@ -12,8 +12,8 @@ from engine.attribution.scores.dense import DenseScores
 from engine.attribution.scores.factors import FactorScores
 from engine.attribution.scores.matrix import Scores
 from engine.store import layout
-from engine.study.examples import shard_count
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_features
 
 MOST_BYTES = 2**29
 """Largest sum that is held in memory."""
@@ -87,9 +87,7 @@ def _of_one(study: StudyReader, algorithm: str, checkpoint: int) -> Scores:
     if store.read_json(layout.solver_file(study.root, algorithm))["kind"] != "primal":
         path = layout.dual_file(study.root, algorithm, checkpoint)
         return DenseScores([store.read_tensors(path)["scores"]])
-    shards = range(shard_count(study, "train"))
-    files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
     factors = store.read_tensors(layout.factors_file(study.root, algorithm, checkpoint))["factors"]
-    features = [store.read_tensors(file)["features"] for file in files]
+    features = read_features(study, algorithm, checkpoint)
     ones = np.ones(study.dataset.n_train, np.float32)
     return FactorScores([features], [factors], ones)

@@ -31,11 +31,11 @@ from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
 from engine.store.rows import evenly_spread
-from engine.study.examples import read_stacked_arrays, shard_count
+from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
-from engine.study.score_matrices import read_score_matrix, stored_solver
+from engine.study.score_matrices import read_features, read_score_matrix, stored_solver
 
 if TYPE_CHECKING:
     import torch
@@ -286,11 +286,10 @@ def _coefficients(
 
     q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
     if solver.kind == "primal":
-        shards = range(shard_count(study, "train"))
-        files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+        shards = read_features(study, algorithm, checkpoint)
 
         def blocks() -> Iterator[torch.Tensor]:
-            return (torch.from_numpy(np.array(store.read_tensors(f)["features"])) for f in files)
+            return (torch.from_numpy(np.array(shard[:])) for shard in shards)
 
         return primal_coefficients(blocks, gram(blocks(), solver, q), solver, q, weights)
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)

@@ -18,7 +18,7 @@ from engine.attribution.scores.blocks import (
 )
 from engine.attribution.scores.matrix import Tile, all_rows_if_none, shrink, sum_of_columns
 from engine.attribution.scores.read_ahead import Seconds, read_ahead
-from engine.attribution.scores.row_shards import RowShards
+from engine.attribution.scores.row_shards import Rows, RowShards
 from engine.store.errors import StoreError
 from engine.store.rows import ranges
 
@@ -34,13 +34,14 @@ class FactorScores:
     section 3). G_m = (Φ_mᵀΦ_m + λ_m I)⁻¹ φ_m(x), one row for each test example x.
 
     Attributes:
-        features: For each checkpoint the shards of Φ_m, `[rows_i, p_m]`; widths p_m may differ.
+        features: For each checkpoint the shards of Φ_m, `[rows_i, p_m]`, packed or not; widths p_m
+            may differ.
         factors: For each checkpoint G_m `[n_test, p_m]`.
         out_to_loss: Q̄ `[n_train]` float32.
         threshold: Soft threshold `[n_test]` float32, in units of the scores; None for none.
     """
 
-    features: Sequence[Sequence[np.ndarray]]
+    features: Sequence[Sequence[Rows]]
     factors: Sequence[np.ndarray]
     out_to_loss: np.ndarray
     threshold: np.ndarray | None = None

@@ -9,19 +9,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.attribution.scores.packed_rows import PackedRows
 from engine.store.errors import StoreError
+
+Rows = np.ndarray | PackedRows
 
 
 @dataclass(frozen=True)
 class RowShards:
-    """Arrays `[rows_i, width]` (float16 or float32) that together are one array `[rows, width]`."""
+    """Arrays `[rows_i, width]` (float16, float32 or packed) that together are one array
+    `[rows, width]`."""
 
-    parts: tuple[np.ndarray, ...]
+    parts: tuple[Rows, ...]
     starts: tuple[int, ...]
     """First row of each part, and at the end the number of rows."""
 
     @classmethod
-    def of(cls, arrays: Sequence[np.ndarray]) -> RowShards:
+    def of(cls, arrays: Sequence[Rows]) -> RowShards:
         """Stack arrays on top of each other. They must be two-dimensional and equally wide.
 
         Raises:
@@ -65,6 +69,9 @@ class RowShards:
         return self.read(rows, out) if isinstance(rows, range) else self.take(rows, out)
 
 
-def _release_pages(array: np.ndarray) -> None:
-    if isinstance(array, np.memmap) and array.mode == "r" and isinstance(array.base, mmap.mmap):
+def _release_pages(array: Rows) -> None:
+    if isinstance(array, PackedRows):
+        _release_pages(array.numbers)
+        _release_pages(array.scales)
+    elif isinstance(array, np.memmap) and array.mode == "r" and isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from engine.attribution.scores.packed_rows import Storage
 from engine.attribution.trak.kernel import feature_parameters, kernel_bytes
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.plan import Batch, Output, Plan
@@ -28,6 +29,9 @@ TEMPERING = 0.5
 DAMPING = 1.5
 """This λ did well with one and with five checkpoints on both workloads of DESIGN section 6; LDS is
 flat around it. Generalized cross-validation and effective dimension chose no better value."""
+STORAGE: Storage = "float32"
+"""Others cost little LDS (benchmarks/storage), but what is computed from exact features, such as
+the shares of tokens, then no longer sums to the stored scores."""
 
 
 def choose_solver(
@@ -62,6 +66,9 @@ def choose_solver(
 
     def chosen(kind: Kind, width: int, reason: str) -> Solver:
         proj_dim = min(spec.proj_dim, plan.n_parameters) if kind == "primal" else width
+        storage: Storage = STORAGE if spec.storage == "auto" else spec.storage
+        if kind != "primal":  # the dual stores scores, and features only for live queries
+            storage = "float32"
         return Solver(
             kind,
             width,
@@ -71,6 +78,7 @@ def choose_solver(
             TEMPERING if spec.tempering == "auto" else spec.tempering,
             spec.curvature,
             0.0 if spec.soft_threshold == "auto" else spec.soft_threshold,
+            storage,
         )
 
     n = f"{n_train:,} training examples"

@@ -176,7 +176,7 @@ def primal_scores(
 ) -> np.ndarray:
     """Scores `[b, n_train]` of b examples, float32; `inverse` is from `primal_inverse`."""
     solved = inverse @ example["features"].T
-    return np.concatenate([shard["features"] @ solved for shard in shards]).T
+    return np.concatenate([shard["features"][:] @ solved for shard in shards]).T
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:

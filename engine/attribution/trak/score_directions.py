@@ -41,7 +41,7 @@ def primal_directions(
 ) -> list[ScoreDirection]:
     """Directions of b examples. Arguments as in `new_examples.primal_scores`."""
     solved = example["features"] @ inverse
-    scores = np.concatenate([shard["features"] @ solved.T for shard in shards]).T
+    scores = np.concatenate([shard["features"][:] @ solved.T for shard in shards]).T
     return [ScoreDirection(s, v, {}) for s, v in zip(scores, solved, strict=True)]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.attribution.scores.packed_rows import Storage
+
 Kind = Literal["dual-exact", "dual-wide", "primal"]
 
 
@@ -24,6 +26,7 @@ class Solver:
             gives all the same weight.
         soft_threshold: How far scores are shrunk toward 0, in standard deviations of each test
             example's scores.
+        storage: In how many bits features are stored (primal).
     """
 
     kind: Kind
@@ -34,3 +37,4 @@ class Solver:
     tempering: float
     curvature: Literal["gauss-newton", "plain"]
     soft_threshold: float = 0.0
+    storage: Storage = "float32"

@@ -16,6 +16,7 @@ import numpy as np
 
 from engine import store
 from engine.attribution.scores.factors import combine
+from engine.attribution.scores.packed_rows import pack
 from engine.attribution.trak.solver import Solver
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
 from engine.build.models import load_checkpoint, versions
@@ -28,7 +29,7 @@ from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.study.score_matrices import stored_solver, unthresholded_scores
+from engine.study.score_matrices import read_features, stored_solver, unthresholded_scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,6 +94,8 @@ def solver_fingerprint(study: StudyReader, algorithm: str) -> str:
     solver.
     """
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
+    if spec["storage"] == "auto":
+        del spec["storage"]  # solvers of before there was a choice keep their fingerprints
     first = checkpoint_fingerprint(study, algorithm, 0)
     return store.fingerprint_of("solver", CODE, spec, first, tuned_settings(study, algorithm))
 
@@ -103,6 +106,8 @@ def attribution_fingerprint(
     """Fingerprint of one checkpoint's scores or factors."""
     outputs = outputs_fingerprint(study, algorithm, checkpoint)
     settings = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
+    if solver.storage == "float32":
+        del settings["storage"]  # results of before there was a choice keep their fingerprints
     code = PRIMAL_CODE if solver.kind == "primal" else CODE
     return store.fingerprint_of("trak", code, outputs, settings, checkpoint_seed(study, checkpoint))
 
@@ -200,20 +205,16 @@ def _attribute_primal(
     projection = primal_projection(
         model, output, first, solver, checkpoint_seed(study, job.checkpoint)
     )
-    paths = []
     for shard in range(shard_count(study, "train")):
         path = layout.features_file(study.root, job.algorithm, job.checkpoint, shard)
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
             blocks = list(features(model, output, rows(), projection))
-            tensors = {"features": torch.cat(blocks).cpu().numpy()}
+            tensors = pack(torch.cat(blocks).cpu().numpy(), solver.storage)
             store.write_tensors(path, tensors, fingerprint, metadata)
-        paths.append(path)
-    stored = (
-        torch.from_numpy(np.array(store.read_tensors(path, fingerprint)["features"]))
-        for path in paths
-    )
+    shards = read_features(study, job.algorithm, job.checkpoint, fingerprint)
+    stored = (torch.from_numpy(np.array(shard[:])) for shard in shards)
     tests = batches_of(study, "test", job.device, size)
     test_features = torch.cat(list(features(model, of_test, tests(), projection))).cpu()
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
