@@ -8,7 +8,8 @@ torch.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Examples:
             (predicted minus label) where the task gives it, and `output`.
         output: Name of the model output for people, such as `margin`.
         source: Their study and split, to read their texts from.
+        counted: What was counted of all of them, by its name: every filter shows it.
     """
 
     table: pd.DataFrame
@@ -72,6 +74,7 @@ class Examples:
     numbers: dict[str, np.ndarray]
     output: str
     source: tuple[StudyReader, Split] | None = None
+    counted: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def has_predictions(self) -> bool:
@@ -309,13 +312,25 @@ def counts(examples: Examples, column: str, filters: dict[str, Any]) -> np.ndarr
     The values are the classes, or (wrong, correct).
     """
     others = {name: value for name, value in filters.items() if name != column}
-    rows = matching(examples, others)
+    if not others:
+        return _of_all(examples, column, lambda: _counts(examples, column, slice(None)))
+    return _counts(examples, column, matching(examples, others))
+
+
+def _counts(examples: Examples, column: str, rows: np.ndarray | slice) -> np.ndarray:
     if column in examples.codes:
         return np.bincount(examples.codes[column][rows], minlength=len(examples.classes))
     if column in examples.members:
         found: np.ndarray = examples.members[column][rows].sum(axis=0)
         return found
     return np.bincount(examples.table[column].to_numpy(dtype=np.int64)[rows], minlength=2)
+
+
+def _of_all(examples: Examples, name: str, count: Callable[[], np.ndarray]) -> np.ndarray:
+    """What is counted of all examples; counted once."""
+    if name not in examples.counted:
+        examples.counted[name] = count()
+    return examples.counted[name]
 
 
 def mix_ups(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
@@ -325,7 +340,12 @@ def mix_ups(examples: Examples, filters: dict[str, Any]) -> np.ndarray:
     The class filters are ignored; all others apply.
     """
     others = {name: value for name, value in filters.items() if name not in examples.codes}
-    rows = matching(examples, others)
+    if not others:
+        return _of_all(examples, "mix-ups", lambda: _mix_ups(examples, slice(None)))
+    return _mix_ups(examples, matching(examples, others))
+
+
+def _mix_ups(examples: Examples, rows: np.ndarray | slice) -> np.ndarray:
     label, predicted = (examples.codes[name][rows] for name in ("label", "predicted"))
     wrong = label != predicted
     n = len(examples.classes)

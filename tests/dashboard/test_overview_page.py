@@ -138,3 +138,17 @@ def test_mix_ups_among_a_thousand_classes(visit: Any, tmp_path: Path) -> None:
     explore = visit(study, result="wrong")
     assert len(explore.selectbox(key="label").options) == 1000
     assert len(explore.selectbox(key="pair").options) == min(number, 100)
+
+
+def test_what_is_counted_of_all_examples_is_counted_once() -> None:
+    codes = {"label": np.array([0, 1, 1]), "predicted": np.array([0, 0, 1])}
+    found = Examples(
+        pd.DataFrame(index=range(3)), pd.Index([]), list("ab"), codes, {}, {}, "margin"
+    )
+    for _ in range(2):
+        assert studies.counts(found, "label", {}).tolist() == [1, 2]
+        assert studies.counts(found, "label", {"label": "a"}).tolist() == [1, 2]
+        assert studies.counts(found, "label", {"predicted": "a"}).tolist() == [1, 1]
+        assert mix_ups(found, {}).tolist() == [[1, 0, 1]]
+        assert mix_ups(found, {"only": [0, 2]}).tolist() == []
+    assert set(found.counted) == {"label", "mix-ups"}
