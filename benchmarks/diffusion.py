@@ -1,0 +1,186 @@
+"""Diffusion: are the training pictures found that made a picture?
+
+    DATALOUPE_DIFFUSION_PARTS=quality,lds python -m benchmarks.diffusion --json [--save]
+
+The study is the example that ships (`dataloupe demo --example diffusion`), with three checkpoints
+and a run bank; its test split is what the checkpoints make from the same seeds, and pictures that
+were held out. Each part can be run alone, in any order; results of the others are kept in
+`.bench/diffusion` and reported, too, each with its device. `DATALOUPE_DIFFUSION_SIZE` is `whole`,
+`short` or `tiny` (`benchmarks.diffusion_study`).
+
+Methods are `ours_N` (TRAK of N checkpoints), `gradient_cosine_1`, `pixels` (distance), `features_N`
+(cosine of the U-Net's embeddings), `journey_1` (`benchmarks.diffusion_study.journey`) and `random`.
+
+- `recognised_share`: share of made pictures that a classifier, trained on the real ones, takes for
+  the class that they were made by with a confidence of .8 or more; `recognised_of` by class;
+  `classifier_accuracy` on held-out pictures. A sheet of 100 pictures is written beside the results.
+- `lds.METHOD`: of the denoising output on the masks of the run bank, of which none served any
+  choice: `made` on the pictures that the first checkpoint made, `held_out` on the others.
+- `lds_ratio_vs_journey`: ours with most checkpoints over `journey_1`, on made pictures.
+- `own_class_share`: share of the supporting scores of a made picture that comes from its class.
+- `watermark_precision_at_20`: share of the 20 strongest supporters of pictures with a watermark
+  that carry it; 5 % of the training pictures do.
+- `featurise_vs_bound`: as in `benchmarks.clip`, with the example's ten timesteps a picture.
+
+Intervals are 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks._parts import run_parts
+from benchmarks._report import report
+from benchmarks._speed import features_vs_bound
+from benchmarks.clip_lds import mean_with_interval
+from benchmarks.diffusion_study import (
+    METHODS,
+    MOST,
+    SIZE,
+    folder,
+    made_study,
+    marked_rows,
+    marked_study,
+    ours,
+    own_rows,
+    trained_study,
+)
+from benchmarks.text_lds import scored
+from engine import Study
+from engine.models import build_model
+from engine.store.spec import AlgorithmSpec
+from engine.study.examples import read_stacked_arrays
+from engine.tasks import load_task
+from engine.training.outputs import evaluate
+from engine.training.trainer import train
+
+CONFIDENT = 0.8
+STRONGEST = 20
+
+
+def measure() -> dict[str, Any]:
+    """The parts that are asked for, and those measured before."""
+    return run_parts(folder(), PARTS, "DATALOUPE_DIFFUSION_PARTS")
+
+
+# --- how good the pictures are --------------------------------------------------------------------
+
+
+def quality(study: Study) -> dict[str, Any]:
+    """Whether a classifier recognizes what was made."""
+    names = study.dataset.encoding["conditions"]
+    splits = {s: read_stacked_arrays(study, s) for s in ("train", "test")}
+    pixels = {split: np.array(found["input"][:]) for split, found in splits.items()}
+    classes = {split: np.array(found["class_labels"][:]) for split, found in splits.items()}
+    encoding = {"shape": study.dataset.encoding["shape"], "mean": [0.286], "std": [0.353]}
+    task = load_task("image-classification")
+    recipe = AlgorithmSpec(architecture="resnet-small", epochs=SIZE.epochs_of_classifier)
+    model = build_model("resnet-small", {}, encoding, len(names), seed=0)
+    known = {"input": pixels["train"], "label": classes["train"]}
+    model = train(task, model, known, encoding, recipe, 0, "cpu")
+    given = {"input": pixels["test"], "label": classes["test"]}
+    logits = evaluate(task, model, given, encoding, 512, "cpu")["logits"]
+    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    taken, sure = probabilities.argmax(1), probabilities.max(1) >= CONFIDENT
+    made = (study.table("test")["origin"] == "made").to_numpy()
+    judged = np.flatnonzero(made)
+    right = (taken == classes["test"]) & sure
+    _write_sheet(pixels["test"][own_rows(study, 0)][:100])
+    return {
+        "recognised_share": round(float(right[judged].mean()), 4),
+        "recognised": mean_with_interval(right[judged].astype(float)),
+        "recognised_of": {
+            name: round(float(right[judged][classes["test"][judged] == number].mean()), 4)
+            for number, name in enumerate(names)
+            if (classes["test"][judged] == number).any()
+        },
+        "taken_for": {
+            name: int((taken[judged] == number).sum()) for number, name in enumerate(names)
+        },
+        "pictures_judged": len(judged),
+        "classifier_accuracy": round(float((taken == classes["test"])[~made].mean()), 4),
+    }
+
+
+def _write_sheet(pictures: np.ndarray) -> None:
+    """A column for each class: pictures `[n, 1, h, w]` whose classes take turns."""
+    from PIL import Image
+
+    columns = min(10, len(pictures))
+    whole = pictures[: len(pictures) // columns * columns, 0]
+    n, h, w = whole.shape
+    sheet = whole.reshape(n // columns, columns, h, w).transpose(0, 2, 1, 3)
+    Image.fromarray(sheet.reshape(-1, columns * w)).save(folder() / "sheet.png")
+
+
+# --- how good the scores are ----------------------------------------------------------------------
+
+
+def lds_of(study: Study) -> dict[str, Any]:
+    """LDS of every method on made and on held-out pictures."""
+    bank = study.bank(train=False)
+    held_out = np.flatnonzero((study.table("test")["origin"] != "made").to_numpy())
+    rows = {"made": own_rows(study, 0), "held_out": held_out}
+    found: dict[str, dict[str, Any]] = {}
+    for name, scores in METHODS.items():
+        tau = scores(study)
+        found[name] = {}
+        for what, some in rows.items():
+            if tau[some].any():
+                part = type(bank)(bank.masks, None, bank.test[:, some], bank.seeds, bank.numbers)
+                found[name][what] = scored(tau[some], part)
+    best, other = found[f"ours_{MOST}"]["made"]["lds"], found["journey_1"]["made"]["lds"]
+    return {
+        "lds": found,
+        "lds_ratio_vs_journey": round(best / other, 2) if other > 0 else None,
+        "masks": len(bank),
+        "pictures": {what: len(some) for what, some in rows.items()},
+    }
+
+
+def own_class(study: Study) -> dict[str, Any]:
+    """`own_class_share` of our scores on made pictures."""
+    rows = np.flatnonzero((study.table("test")["origin"] == "made").to_numpy())
+    classes = {
+        split: np.array(read_stacked_arrays(study, split)["class_labels"][:])
+        for split in ("train", "test")
+    }
+    support = ours(study, MOST)[rows].clip(min=0)
+    same = classes["test"][rows][:, None] == classes["train"][None]
+    shares = (support * same).sum(1) / support.sum(1)
+    return {
+        "own_class_share": mean_with_interval(shares),
+        "own_class_share_by_chance": round(float(same.mean()), 4),
+    }
+
+
+def watermark(study: Study) -> dict[str, Any]:
+    """Whether pictures with a watermark are supported by those that carry it."""
+    carries = np.zeros(study.dataset.n_train, bool)
+    carries[marked_rows(study.dataset.n_train)] = True
+    strongest = min(STRONGEST, int(carries.sum()))
+    order = np.argsort(-ours(study, MOST), axis=1)[:, :strongest]
+    shares = carries[order].mean(1)
+    return {
+        "watermark_precision_at_20": mean_with_interval(shares),
+        "watermarked": int(carries.sum()),
+        "watermark_strongest": strongest,
+    }
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "featurise": lambda: features_vs_bound(trained_study(), SIZE.timed),
+    "watermark": lambda: watermark(marked_study()),
+    "quality": lambda: quality(made_study()),
+    "own_class": lambda: own_class(made_study()),
+    "lds": lambda: lds_of(made_study()),
+}
+"""Name → its keys."""
+
+
+if __name__ == "__main__":
+    report("diffusion", measure, __doc__ or "")
