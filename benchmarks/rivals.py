@@ -49,6 +49,7 @@ def make_traker(
     folder: str,
     task: Any = "image_classification",
     parameters: list[str] | None = None,
+    proj_dim: int = PROJ_DIM,
 ) -> Any:
     """A TRAKer at its defaults: λ = 0, its BasicProjector, proj_dim 2048.
 
@@ -65,7 +66,7 @@ def make_traker(
         train_set_size=n_train,
         save_dir=folder,
         device="cpu",
-        proj_dim=PROJ_DIM,
+        proj_dim=proj_dim,
         use_half_precision=False,
         grad_wrt=parameters,
         logging_level=logging.WARNING,
@@ -89,6 +90,7 @@ def traker_scores(
     test: list[list[Tensor]],
     task: Any,
     parameters: list[str] | None = None,
+    proj_dim: int = PROJ_DIM,
 ) -> Tensor:
     """Scores `[n_test, n_train]` by traker, before multiplication by Q.
 
@@ -96,11 +98,11 @@ def traker_scores(
         state: The model's weights, by the names that the model has for them.
         train, test: Batches of a model's inputs and, last, the labels.
         task: traker's name of it, or a model output of its kind.
-        parameters: As in `make_traker`.
+        parameters, proj_dim: As in `make_traker`.
     """
     n_train, n_test = (sum(len(batch[-1]) for batch in batches) for batches in (train, test))
     with tempfile.TemporaryDirectory() as folder:
-        tool = make_traker(model, n_train, folder, task, parameters)
+        tool = make_traker(model, n_train, folder, task, parameters, proj_dim)
         tool.load_checkpoint(state, model_id=number)
         for batch in train:
             tool.featurize(batch, num_samples=len(batch[-1]))

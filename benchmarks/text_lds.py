@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 
 from benchmarks._report import log
 from benchmarks._server import ROOT
-from benchmarks.rivals import ekfac_scores, traker_scores
+from benchmarks.rivals import PROJ_DIM, ekfac_scores, traker_scores
 from benchmarks.text_study import BASELINES
 from engine import Study, store
 from engine.attribution.datamodels.run_bank import RunBank
@@ -30,7 +31,7 @@ from engine.store.layout import HYBRID, SPLITS, TRAK
 COUNTS = (1, 5)
 MOST = {
     name: int(os.environ.get(f"DATALOUPE_TEXT_{name.upper()}", max(COUNTS)))
-    for name in ("traker", "ekfac")
+    for name in ("traker", "traker_512", "ekfac")
 }
 """Checkpoints of the other tools."""
 
@@ -137,13 +138,17 @@ def gradient_cosine(study: Study, checkpoint: int) -> np.ndarray:
     return found
 
 
-def traker(study: Study, checkpoint: int) -> np.ndarray:
-    """traker 0.3.2 with its text classification output, at its defaults, in float32."""
+def traker(study: Study, checkpoint: int, proj_dim: int = PROJ_DIM) -> np.ndarray:
+    """traker 0.3.2 with its text classification output, at its defaults, in float32.
+
+    By default it projects to 2,048 numbers. From 2,000 examples, and without λ, its Gram matrix is
+    then singular, so it is also asked for 512.
+    """
     model = _Positional(load_checkpoint(study, next(iter(study.algorithms)), checkpoint, "cpu"))
     train, test = (_whole_batches(study, split) for split in ("train", "test"))
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     scores = traker_scores(
-        model, model.state_dict(), checkpoint, train, test, "text_classification", trained
+        model, model.state_dict(), checkpoint, train, test, "text_classification", trained, proj_dim
     )
     found: np.ndarray = scores.numpy()
     return found
@@ -205,6 +210,7 @@ def _whole_batches(study: Study, split: str, size: int = 64) -> list[list[torch.
 
 OTHERS: dict[str, tuple[Callable[[Study, int], np.ndarray], bool]] = {
     "traker": (traker, True),
+    "traker_512": (partial(traker, proj_dim=512), True),
     "ekfac": (ekfac, False),
 }
 """Name → (scores of one checkpoint, whether their mean must be multiplied by the mean of Q)."""
