@@ -8,7 +8,8 @@
 
 A score is linear in the gradient of the training example, and equally in that of the test example.
 Each gradient is a sum over the positions of its text (`engine.attribution.trak.position_shares`),
-so the split is exact. It needs what live queries need (`engine.applications.live`) and torch;
+so the split is exact. What rounding adds where features are stored in few bits belongs to no
+position. It needs what live queries need (`engine.applications.live`) and torch;
 importing this module does not import torch.
 
 Positions are those of the model's input, special tokens included: position t belongs to
@@ -145,9 +146,13 @@ def token_shares_of(
         np.delete(parts * factor[:, None], more, axis=1)
         for parts, more in ((train_parts, more_train), (test_parts, more_test))
     )
+    scores *= factor
+    if loaded.solver.storage != "float32":
+        for parts in (train_parts, test_parts):  # features are rounded, and shares are not
+            parts[:, -1] += scores - parts.sum(axis=1)
     return TokenShares(
         training_rows=rows,
-        scores=scores * factor,
+        scores=scores,
         checkpoints=n,
         train=list(train_parts[:, :-1]),
         train_whole=train_parts[:, -1],
