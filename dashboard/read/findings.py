@@ -15,7 +15,7 @@ from dashboard.location import BRITTLE, COMPARE, EXPLORE, TRAINING_SET, Location
 from dashboard.names import short
 from dashboard.read.comparisons import name_of
 from dashboard.read.curation import curation
-from dashboard.read.studies import badge, examples
+from dashboard.read.studies import Examples, badge, examples
 from dashboard.read.supports import brittle, data_issues, supports
 from dashboard.slice_parameters import MOST_PICKED, rows_text
 from engine.applications.brittle.data_issues import MOST_COMPARED, SIMILAR, training_copies
@@ -226,7 +226,11 @@ def poor_classes(study: StudyReader, here: Location) -> Finding:
     right, labels = tests.outcome_mask(), tests.codes["label"]
     number = np.bincount(labels, minlength=len(tests.classes))
     recall = np.bincount(labels[right], minlength=len(tests.classes)) / np.maximum(number, 1)
-    poor = np.flatnonzero(worse_than_the_rest(right, labels, len(tests.classes)) < LEVEL)
+    files = [
+        layout.dataset_file(study.root),
+        layout.predictions_file(study.root, here.algorithm, "test"),
+    ]
+    poor = np.flatnonzero(_p_values(here.algorithm, stamps_of(files), tests) < LEVEL)
     poor = poor[np.argsort(recall[poor])]
     shown = ", ".join(
         f"{short(tests.classes[one])} {ACCURACY.text(recall[one])} of {number[one]:,}"
@@ -247,6 +251,12 @@ def poor_classes(study: StudyReader, here: Location) -> Finding:
         EXPLORE,
         parameters,
     )
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _p_values(algorithm: str, stamps: Stamps, _tests: Examples) -> np.ndarray:
+    """Of each class, that it is predicted worse than the others."""
+    return worse_than_the_rest(_tests.outcome_mask(), _tests.codes["label"], len(_tests.classes))
 
 
 def _far_off(errors: np.ndarray, ids: np.ndarray) -> Finding:
