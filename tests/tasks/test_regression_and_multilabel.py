@@ -69,8 +69,8 @@ def answers_and_batch(draw: Any, task: Task) -> tuple[Given, dict[str, Tensor]]:
     return model, task.prepare(raw, ENCODING | SCALE)
 
 
-@pytest.mark.parametrize(  # the others in test_pairs and test_text_to_text
-    "name", [name for name in TASKS if name not in ("image-text", "text-to-text")]
+@pytest.mark.parametrize(  # the others in test_pairs, test_text_to_text and test_diffusion
+    "name", [name for name in TASKS if name not in ("image-text", "text-to-text", "diffusion")]
 )
 def test_q_is_how_fast_the_loss_falls_along_the_output(name: str) -> None:
     """Q = −dloss/df where the answers move in the direction in which f rises fastest."""
