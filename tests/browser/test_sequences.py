@@ -79,7 +79,10 @@ def test_from_chosen_tokens_to_the_statement_and_what_if_it_were_gone(
     stating = [one for one in supporters if train["subject"][one] == tests["subject"][row]]
     card = page.locator(f'section[data-sign=support] a.card[data-row="{stating[0]}"]')
     expect(card).to_contain_text(train["text"][stating[0]])
-    page.get_by_label("Training text").click()
+    choice = page.get_by_label("Training text")
+    choice.scroll_into_view_if_needed()
+    settled(page)  # a list closes when the page scrolls
+    choice.click()
     page.get_by_role("option", name=re.compile(f"train-{stating[0]}\\b")).click()
     expect(page.locator(".dl-shaded").first).to_be_visible()
     assert parameter(page, "tokens") == f"train-{stating[0]}"
