@@ -81,9 +81,14 @@ def test_from_chosen_tokens_to_the_statement_and_what_if_it_were_gone(
     expect(card).to_contain_text(train["text"][stating[0]])
     choice = page.get_by_label("Training text")
     choice.scroll_into_view_if_needed()
-    settled(page)  # a list closes when the page scrolls
-    choice.click()
-    page.get_by_role("option", name=re.compile(f"train-{stating[0]}\\b")).click()
+    settled(page)
+    offered = page.get_by_role("option", name=re.compile(f"train-{stating[0]}\\b"))
+    for _ in range(20):  # a list closes when the page scrolls
+        if offered.count():
+            break
+        choice.press("ArrowDown")
+        page.wait_for_timeout(300)
+    offered.click()
     expect(page.locator(".dl-shaded").first).to_be_visible()
     assert parameter(page, "tokens") == f"train-{stating[0]}"
     settled(page)
