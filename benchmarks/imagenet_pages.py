@@ -67,9 +67,7 @@ def measure() -> dict[str, Any]:
         return {
             "n_train": N_TRAIN,
             "n_test": N_TEST,
-            "page_p95_ms": {
-                name: round(float(np.quantile(ms, 0.95))) for name, ms in times.items()
-            },
+            "page_p95_ms": {name: _p95(ms) for name, ms in times.items()},
             "page_median_ms": {name: round(statistics.median(ms)) for name, ms in times.items()},
             "overview_first_s": round(first, 1),
             "first_open_s": {path: round(seconds, 1) for path, seconds in opened.items()},

@@ -162,12 +162,12 @@ def brittle_predictions(study: StudyReader, here: Location) -> Finding:
     title = f"predictions flip without at most {AT_MOST} training examples"
     if here.method is None:
         return Finding(title, None, "The scores are not computed yet.")
-    advice = calibration_advice(study, here.algorithm, here.method)
-    if badge(study, here.algorithm, here.method).slope is None:
-        return Finding(title, None, advice)  # without reading what every model answers
-    found = supports(study, here.algorithm, here.method, AT_MOST)
-    if not found.calibrated:
-        return Finding(title, None, advice)
+    # Where the badge tells, what every model answers is not read.
+    if (
+        badge(study, here.algorithm, here.method).slope is None
+        or not (found := supports(study, here.algorithm, here.method, AT_MOST)).calibrated
+    ):
+        return Finding(title, None, calibration_advice(study, here.algorithm, here.method))
     states = standing(brittle(study, found)[0])
     proved, refuted = states["verified"], states["refuted"]
     tried = proved + refuted

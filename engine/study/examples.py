@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,15 @@ def read_columns(study: StudyReader, split: Split, columns: list[str]) -> pa.Tab
     return read_table(study.root, split, study.dataset.rows(split), columns)
 
 
+def by_shard(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The shards that hold these rows: number of each, the places in `rows` of those that it holds,
+    and where they lie within the shard."""
+    shards = rows // ROWS_PER_SHARD
+    for shard in np.unique(shards).tolist():
+        places = np.flatnonzero(shards == shard)
+        yield shard, places, rows[places] % ROWS_PER_SHARD
+
+
 FILE, TEXT = "file", "text"
 """Columns that pictures and texts have, in a study of this version."""
 
@@ -58,13 +67,13 @@ def read_texts_of(
     """`file` or `text` of some examples; None where there is none."""
     wanted = np.asarray(rows, np.int64)
     found: list[str | None] = [None] * len(wanted)
-    for shard in np.unique(wanted // ROWS_PER_SHARD).tolist():
+    for shard, places, within in by_shard(wanted):
         path = layout.table_file(study.root, split, shard)
         if name not in read_column_names(path):
             continue
         column = read_cached_table(path, [name])[name]
-        for place in np.flatnonzero(wanted // ROWS_PER_SHARD == shard).tolist():
-            value = column[int(wanted[place]) % ROWS_PER_SHARD].as_py()
+        for place, row in zip(places.tolist(), within.tolist(), strict=True):
+            value = column[row].as_py()
             found[place] = None if value is None else str(value)
     return found
 

@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 from engine.store import layout
 from engine.store.cache import read_cached_table, read_column_names
 from engine.store.errors import DataloupeError, StoreError, UnknownName, UploadError
-from engine.store.layout import ROWS_PER_SHARD, Split
+from engine.store.layout import Split
 from engine.store.records import default_id
 from engine.store.text import counted
-from engine.study.examples import FILE, read_columns
+from engine.study.examples import FILE, by_shard, read_columns
 from engine.study.methods import ranked_methods, scored_methods
 from engine.study.nearest import did_you_mean
 from engine.study.reader import StudyReader
@@ -56,10 +56,9 @@ def read_names_of(
     wanted = np.asarray(rows, np.int64)
     columns = _name_columns(study, split)
     found: list[dict[str, Any]] = [{}] * len(wanted)
-    for shard in np.unique(wanted // ROWS_PER_SHARD).tolist():
-        places = np.flatnonzero(wanted // ROWS_PER_SHARD == shard)
+    for shard, places, within in by_shard(wanted):
         table = read_cached_table(layout.table_file(study.root, split, shard), columns)
-        named = table.take(pa.array(wanted[places] % ROWS_PER_SHARD)).to_pylist()
+        named = table.take(pa.array(within)).to_pylist()
         for place, one in zip(places.tolist(), named, strict=True):
             found[place] = one
     return found

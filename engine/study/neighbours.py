@@ -10,6 +10,7 @@ from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.layout import ROWS_PER_SHARD, Split
 from engine.store.records import Similarity
+from engine.study.examples import by_shard
 from engine.study.names import resolve_algorithm
 from engine.study.rankings import read_faiss_index
 from engine.study.reader import StudyReader
@@ -18,6 +19,12 @@ from engine.study.reader import StudyReader
 def has_neighbours(study: StudyReader, algorithm: str) -> bool:
     """Whether the neighbours stage is built, even if the model has no embeddings."""
     return layout.similarity_file(study.root, algorithm).exists()
+
+
+def has_similar(study: StudyReader, algorithm: str) -> bool:
+    """Whether nearest training examples are stored: the stage is built, and models have
+    embeddings."""
+    return has_neighbours(study, algorithm) and bool(read_similarity(study, algorithm).checkpoints)
 
 
 def read_similarity(study: StudyReader, algorithm: str | None = None) -> Similarity:
@@ -74,12 +81,10 @@ def read_neighbours(
 ) -> np.ndarray:
     """The stored nearest training rows of some examples: int32 `[len(rows), k]`, most similar
     first; −1 where there are fewer. Raises StoreError before they are built."""
-    shards = rows // ROWS_PER_SHARD
     parts = []
-    for shard in np.unique(shards).tolist():
-        places = np.flatnonzero(shards == shard)
+    for shard, places, within in by_shard(rows):
         path = layout.neighbours_file(study.root, algorithm, split, shard)
-        parts.append((places, store.read_tensors(path)["index"][rows[places] % ROWS_PER_SHARD]))
+        parts.append((places, store.read_tensors(path)["index"][within]))
     width = parts[0][1].shape[1] if parts else 0
     found = np.empty((len(rows), width), np.int32)
     for places, near in parts:

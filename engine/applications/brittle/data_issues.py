@@ -17,7 +17,7 @@ from engine.store.rows import ranges
 from engine.study.capabilities import has
 from engine.study.examples import read_arrays, read_stacked_arrays, shard_count
 from engine.study.models import read_predictions
-from engine.study.neighbours import has_neighbours, read_similarity
+from engine.study.neighbours import has_similar
 from engine.study.rankings import read_top, read_totals
 from engine.study.reader import StudyReader
 
@@ -60,11 +60,7 @@ def find_data_issues(
     none = np.zeros(len(predictions), dtype=bool)
     found: dict[DataIssue, np.ndarray] = dict.fromkeys(RULES, none)
     classes, compared = has(study, "classes"), study.dataset.n_train <= MOST_COMPARED
-    if (
-        classes
-        and has_neighbours(study, algorithm)
-        and read_similarity(study, algorithm).checkpoints
-    ):
+    if classes and has_similar(study, algorithm):
         near = nearest(study, algorithm, "test")
         predicted = predictions["predicted"].to_numpy()
         agree = (labels["train"][near] == predicted[:, None]).sum(axis=1) >= AGREE
@@ -158,8 +154,8 @@ def training_copies(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.
     _, place, number = np.unique(_digests(study, "train"), return_inverse=True, return_counts=True)
     exact = number[place] > 1
     nearly = np.zeros(len(exact), bool)
-    known = has(study, "classes") and has(study, "pictures") and has_neighbours(study, algorithm)
-    if known and read_similarity(study, algorithm).checkpoints:
+    known = has(study, "classes") and has(study, "pictures")
+    if known and has_similar(study, algorithm):
         nearly = near_copies(study, nearest(study, algorithm, "train"), "train") & ~exact
     return exact, nearly
 

@@ -46,7 +46,7 @@ from engine.study.models import (
     read_mean_logits,
 )
 from engine.study.names import resolve_algorithm
-from engine.study.neighbours import has_neighbours, read_neighbours, read_similarity
+from engine.study.neighbours import has_similar, read_neighbours
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank, read_bank_import
 
@@ -140,7 +140,7 @@ def label_suspicion(study: StudyReader, algorithm: str | None = None) -> LabelSu
     """
     require(study, "classes", "Label suspicion")
     algorithm = resolve_algorithm(study, algorithm)
-    near = _agreement(study, algorithm) if _has_near(study, algorithm) else None
+    near = _agreement(study, algorithm) if has_similar(study, algorithm) else None
     unseen = read_unseen(study, algorithm)
     around = 0.0 if near is None else neighbour_log_odds(near)
     if unseen is not None:
@@ -189,16 +189,11 @@ def _suggested_classes(study: StudyReader, algorithm: str, rows: np.ndarray) -> 
         logits = read_mean_logits(study, "train", algorithm, some)
         log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         counts = None
-        if _has_near(study, algorithm):
+        if has_similar(study, algorithm):
             near = read_neighbours(study, "train", some, algorithm)[:, :NEIGHBOURS]
             counts = neighbour_counts(labels, near, classes)
         found[block.start : block.stop] = suggest(labels[some], log_p, counts)
     return found
-
-
-def _has_near(study: StudyReader, algorithm: str) -> bool:
-    """Whether nearest training examples are known."""
-    return has_neighbours(study, algorithm) and bool(read_similarity(study, algorithm).checkpoints)
 
 
 def _agreement(study: StudyReader, algorithm: str) -> np.ndarray:
