@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import cast
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -25,6 +26,7 @@ from dashboard.parts.palette.search import offers
 from dashboard.read import sprite_sheets
 from dashboard.workspaces import OLD_ADDRESSES, PAGES
 from engine import store
+from engine.data.fitting import is_by_reference
 from engine.running.launch import TOKEN_VARIABLE
 from engine.store import layout
 from engine.store.cache import FileCache
@@ -32,6 +34,7 @@ from engine.store.errors import DataloupeError
 from engine.store.layout import Split
 from engine.study.examples import read_picture
 from engine.study.reader import StudyReader
+from engine.study.thumbnails import read_sheet
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -45,8 +48,8 @@ ROWS = re.compile(r"\d{1,9}(-\d{1,9}){0,63}", re.ASCII)
 def routes(root: Path) -> list[BaseRoute]:
     """The routes for the study in `root`."""
 
-    def dataset(request: Request) -> tuple[Split, str, int]:
-        """The requested split, the data's fingerprint and the side of a thumbnail in pixels.
+    def dataset(request: Request) -> tuple[Split, str, bool]:
+        """The requested split, the data's fingerprint, and whether pictures are by reference.
 
         Raises:
             HTTPException: 404 if the URL is not for these data.
@@ -54,30 +57,35 @@ def routes(root: Path) -> list[BaseRoute]:
         split = request.path_params["split"]
         try:
             path = layout.dataset_file(root)
-            fingerprint, cell = _DATASETS.get(path, lambda: _dataset(path))
+            fingerprint, referenced = _DATASETS.get(path, lambda: _dataset(path))
         except (OSError, DataloupeError) as error:
             raise HTTPException(404) from error
         if split not in ("train", "test") or request.path_params["key"] != picture_key(fingerprint):
             raise HTTPException(404)
-        return cast(Split, split), fingerprint, cell
+        return cast(Split, split), fingerprint, referenced
 
-    # A sheet is small: starting a thread or opening the study would take longer.
     async def stored(request: Request) -> Response:
-        split, _, _ = dataset(request)
+        split, _, referenced = dataset(request)
+        number = request.path_params["sheet"]
         try:
-            content = layout.sprite_file(root, split, request.path_params["sheet"]).read_bytes()
-        except OSError as error:
+            if referenced:
+                content = await run_in_threadpool(
+                    lambda: read_sheet(StudyReader.open(root), split, number)
+                )
+            else:  # small: starting a thread or opening the study would take longer
+                content = layout.sprite_file(root, split, number).read_bytes()
+        except (OSError, DataloupeError) as error:
             raise HTTPException(404) from error
         return Response(content, media_type="image/webp", headers=FOREVER)
 
     def gathered(request: Request) -> Response:
-        split, fingerprint, cell = dataset(request)
+        split, fingerprint, _ = dataset(request)
         text = request.path_params["rows"]
         if not ROWS.fullmatch(text):
             raise HTTPException(404)
         rows = tuple(map(int, text.split("-")))
         try:
-            content = sprite_sheets.gathered(root, fingerprint, split, rows, cell).result()
+            content = sprite_sheets.gathered(root, fingerprint, split, rows).result()
         except (OSError, DataloupeError) as error:
             sprite_sheets.gathered.cache_clear()  # a missing file may be repaired later
             raise HTTPException(404) from error
@@ -140,10 +148,10 @@ def routes(root: Path) -> list[BaseRoute]:
     ]
 
 
-_DATASETS: FileCache[tuple[str, int]] = FileCache(most=8)
+_DATASETS: FileCache[tuple[str, bool]] = FileCache(most=8)
 
 
-def _dataset(path: Path) -> tuple[str, int]:
-    """Fingerprint of the data and side of a thumbnail."""
+def _dataset(path: Path) -> tuple[str, bool]:
+    """Fingerprint of the data, and whether its pictures are kept by reference."""
     content = store.read_json(path)
-    return str(content["fingerprint"]), int(content["cell"])
+    return str(content["fingerprint"]), is_by_reference(content["encoding"])

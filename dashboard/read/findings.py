@@ -18,7 +18,7 @@ from dashboard.read.curation import curation
 from dashboard.read.studies import Examples, badge, examples
 from dashboard.read.supports import brittle, data_issues, supports
 from dashboard.slice_parameters import MOST_PICKED, rows_text
-from engine.applications.brittle.data_issues import MOST_COMPARED, SIMILAR, training_copies
+from engine.applications.brittle.data_issues import SIMILAR, compares_inputs, training_copies
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import standing
 from engine.applications.curation.poor_classes import worse_than_the_rest
@@ -110,7 +110,7 @@ def suspect_labels(study: StudyReader, here: Location) -> Finding:
 def copies(study: StudyReader, here: Location) -> Finding:
     """Training examples whose input another one has."""
     title = TITLES[copies]
-    if study.dataset.n_train > MOST_COMPARED:
+    if not compares_inputs(study):
         return Finding(title, None, f"Not looked for among {study.dataset.n_train:,} examples.")
     exact, nearly = _copies(here.algorithm, stamps_of(_data_files(study, here)), study)
     rows = np.flatnonzero(exact | nearly)[:MOST_PICKED]
@@ -139,7 +139,7 @@ def _copies(algorithm: str, stamps: Stamps, _study: StudyReader) -> tuple[np.nda
 def leaks(study: StudyReader, here: Location) -> Finding:
     """Test examples that are also in the training data."""
     title = TITLES[leaks]
-    if study.dataset.n_train > MOST_COMPARED:
+    if not compares_inputs(study):
         return Finding(title, None, f"Not looked for among {study.dataset.n_train:,} examples.")
     if here.method is None:
         return Finding(title, None, "The scores are not computed yet.")

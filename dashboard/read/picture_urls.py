@@ -24,7 +24,7 @@ def pictures_url(study: StudyReader, split: Split) -> str:
 
 def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str:
     """URL of one sheet of these rows, in order. Starts making the sheet."""
-    gathered(study.root, study.dataset.fingerprint, split, rows, study.dataset.cell)
+    gathered(study.root, study.dataset.fingerprint, split, rows)
     return f"{_address('sprites', study, split)}/of/{'-'.join(map(str, rows))}.webp"
 
 

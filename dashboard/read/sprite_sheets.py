@@ -6,24 +6,21 @@ The browser requests a sheet only after it has built the page, and by then the s
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
-from engine.data.thumbnails import gathered_sheet
-from engine.store import layout
 from engine.store.layout import Split
+from engine.study.reader import StudyReader
+from engine.study.thumbnails import gathered_sheet
 
 _pool = ThreadPoolExecutor(2, thread_name_prefix="sheets")
 
 
 @lru_cache(maxsize=256)
-def gathered(
-    root: Path, fingerprint: str, split: Split, rows: tuple[int, ...], cell: int
-) -> Future[bytes]:
+def gathered(root: Path, fingerprint: str, split: Split, rows: tuple[int, ...]) -> Future[bytes]:
     """The sheet of these rows, made in the background; the most recent ones are cached.
 
     Args:
         fingerprint: Of the study's data, so that changed data make a new sheet.
-        cell: Side of a thumbnail in pixels.
     """
-    return _pool.submit(gathered_sheet, partial(layout.sprite_file, root, split), rows, cell)
+    return _pool.submit(lambda: gathered_sheet(StudyReader.open(root), split, rows))

@@ -54,7 +54,7 @@ def encode_split(
     """Encode a split of a `Source` shard by shard. Memory holds one shard and a few rows.
 
     Args:
-        rows: `Source.train` or `Source.test`.
+        rows: `Source.train` or `Source.test`, without `input` if pictures are kept by reference.
         options: The task's validated options.
         encoding: The result of the task's `plan_encoding` on the training split.
         first: First row to encode; the shards before it already exist.
@@ -63,6 +63,7 @@ def encode_split(
         DataError: An example cannot be encoded; the message names it.
     """
     plain = _plain_columns(rows)
+    at_once = _ROWS_AT_ONCE if "input" in rows.column_names else rows_per_shard
     for start in range(first, len(rows), rows_per_shard):
         stop = min(start + rows_per_shard, len(rows))
         arrays: dict[str, np.ndarray] = {}
@@ -70,8 +71,8 @@ def encode_split(
         thumbnails: list[Image] = []
         ids: list[str] = []
         labels: list[Any] = []
-        for low in range(start, stop, _ROWS_AT_ONCE):
-            chunk = rows[low : min(low + _ROWS_AT_ONCE, stop)]
+        for low in range(start, stop, at_once):
+            chunk = rows[low : min(low + at_once, stop)]
             examples = [
                 dict(zip(chunk, values, strict=True))
                 for values in zip(*chunk.values(), strict=True)

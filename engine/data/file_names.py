@@ -10,6 +10,8 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
+from engine.data.places.place import place_of
+
 FILE = "file"
 """Name of the column, and of the column of ids that takes its values."""
 
@@ -20,12 +22,6 @@ _ROWS_AT_ONCE = 1024
 _REPOSITORY = re.compile(r"^hf://(?:datasets/)?[^/]+/[^/@]+(?:@[^/]+)?/")
 _EXTRACTED = re.compile(r"^.*/downloads/extracted/[0-9a-f]{64}/")
 _IN_ARCHIVE = re.compile(r"^[a-z]+://(.*?)::.*$")
-
-
-def source_folder(source: str, base: Path) -> Path | None:
-    """Where the paths of a source start; None if it is not a file or folder."""
-    path = base / Path(source).expanduser()
-    return path if path.is_dir() else path.parent if path.is_file() else None
 
 
 def file_names(
@@ -49,11 +45,15 @@ def file_names(
         found = batch[column].combine_chunks()
         on_disk = found.field("bytes").is_null()
         for path, there in zip(found.field("path").to_pylist(), on_disk.to_pylist(), strict=True):
-            files.append(_below(path, start, there) if path else None)
+            files.append((_below(path, start, there) or None) if path else None)
     return files
 
 
 def _below(path: str, start: Path | None, on_disk: bool) -> str:
+    place = place_of(path)
+    if place.inside:
+        holder = _below(place.file, start, on_disk=True)
+        return place.name if place.inside.startswith("p") else f"{holder}/{place.name}"
     if (inside := _IN_ARCHIVE.match(path)) is not None:
         return inside.group(1)
     if (repository := _REPOSITORY.match(path)) is not None:

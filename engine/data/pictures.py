@@ -25,6 +25,7 @@ from engine.data.bit_depth import (
 )
 from engine.data.picture_background import WHITE
 from engine.data.picture_budget import FORMATS
+from engine.data.places.place import SEPARATOR, place_of, read_bytes
 from engine.store.errors import DataError
 
 SUFFIXES = frozenset(
@@ -185,12 +186,11 @@ def _open(content: Any, where: str) -> Image.Image:
             "Name the column of pictures as `input` under [data]."
         )
     try:
-        source = io.BytesIO(content["bytes"]) if content.get("bytes") else content["path"]
-        if source is None:
+        if not content.get("bytes") and content["path"] is None:
             raise DataError(
                 f"{where}: the picture is missing (the row holds neither bytes nor a path)."
             )
-        picture = Image.open(source, formats=FORMATS)
+        picture = Image.open(_source(content), formats=FORMATS)
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -208,6 +208,14 @@ def _open(content: Any, where: str) -> Image.Image:
     return picture
 
 
+def _source(content: Mapping[str, Any]) -> io.BytesIO | str:
+    """What Pillow opens: the row's bytes, those at a place inside a file, or a file."""
+    if content.get("bytes"):
+        return io.BytesIO(content["bytes"])
+    path = str(content["path"])
+    return io.BytesIO(read_bytes(path)) if SEPARATOR in path else path
+
+
 def _too_large(content: Mapping[str, Any], where: str, size: str) -> DataError:
     return DataError(
         f"{where}: {_named(content)} has {size} more pixels than the {MAX_PIXELS:,} that are "
@@ -216,7 +224,7 @@ def _too_large(content: Mapping[str, Any], where: str, size: str) -> DataError:
 
 
 def _named(content: Mapping[str, Any]) -> str:
-    return f"the picture {content['path']}" if content.get("path") else "the picture"
+    return f"the picture {place_of(content['path'])}" if content.get("path") else "the picture"
 
 
 def _eight_bits(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:

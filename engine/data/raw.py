@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from engine.data.places.place import place_of
+
 if TYPE_CHECKING:
     import datasets
 
@@ -39,14 +41,20 @@ def raw_fingerprints(
         digest = digests[number * _ROWS_AT_ONCE // rows_per_shard]
         digest.update(sink.getvalue())
         if pa.types.is_struct(table.schema.field("input").type):
+            states: dict[str, str] = {}
             for path in table["input"].combine_chunks().field("path").to_pylist():
-                digest.update(_state(path).encode())
+                file = None if path is None else place_of(path).file
+                if file is not None and file not in states:
+                    states[file] = _state(file)
+                digest.update((states[file] if file is not None else "-").encode())
     return [digest.hexdigest()[:16] for digest in digests]
 
 
-def _state(path: str | None) -> str:
-    file = None if path is None else Path(path)
-    if file is None or not file.is_absolute() or not file.exists():
+def _state(path: str) -> str:
+    try:
+        state = Path(path).stat() if Path(path).is_absolute() else None
+    except (OSError, ValueError):
+        state = None
+    if state is None:
         return "-"  # in the table, or missing: then encoding raises the error
-    state = file.stat()
     return f"{state.st_size} {state.st_mtime_ns}"

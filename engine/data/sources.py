@@ -30,11 +30,11 @@ from engine.data.file_names import (
     file_names,
     has_files,
     ids_are_files,
-    source_folder,
 )
 from engine.data.ids import read_ids
 from engine.data.label_kinds import as_column as label_values
 from engine.data.label_kinds import check_sample, read_labels_of_kind, strata
+from engine.data.places.place import source_folder
 from engine.data.reading import Rows, quiet, read_splits
 from engine.data.sampling import sample_rows
 from engine.store.errors import DataError
@@ -221,6 +221,8 @@ def _ids(
 
 
 def _refuse_duplicates(train: Sequence[str], test: Sequence[str]) -> None:
+    if len({*train, *test}) == len(train) + len(test):
+        return
     seen: dict[str, str] = {}
     for split, ids in (("training", train), ("test", test)):
         for row, id_ in enumerate(ids):

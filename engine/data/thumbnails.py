@@ -88,16 +88,17 @@ def crop(sheet: Image.Image, position: int, cell: int) -> Image.Image:
     return picture.crop(filled).convert("RGB")
 
 
-def gathered_sheet(sheet_file: Callable[[int], Path], rows: Sequence[int], cell: int) -> bytes:
-    """A sheet of any rows, in their order, from stored sheets; each of those is read once.
+def cut_thumbnails(
+    sheet_file: Callable[[int], Path], rows: Sequence[int], cell: int
+) -> list[Image.Image]:
+    """The thumbnails of any rows, in their order, from stored sheets; each of those is read once.
 
     Args:
         sheet_file: Path of the stored sheet of a given number.
-        rows: 1 to 64 rows.
         cell: Side of a cell in pixels.
 
     Raises:
-        DataError: There are too many rows, or no sheet holds one of them.
+        DataError: No sheet holds one of them.
         OSError: A sheet is missing or damaged.
     """
     places = defaultdict(list)
@@ -107,4 +108,4 @@ def gathered_sheet(sheet_file: Callable[[int], Path], rows: Sequence[int], cell:
     for number, wanted in places.items():
         with Image.open(sheet_file(number)) as sheet:
             found |= {place: crop(sheet, position, cell) for place, position in wanted}
-    return sprite_sheet([found[place] for place in range(len(rows))], cell)
+    return [found[place] for place in range(len(rows))]

@@ -31,6 +31,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from engine.data.fitting import DECODERS
 from engine.running.threads import environment, limited
 from engine.store.errors import DataloupeError, InterruptedBuild, SpecError
 from engine.store.io_errors import io_text
@@ -242,7 +243,7 @@ class LocalPool:
         if self._idle:
             connection = self._idle.pop()
         else:
-            process, connection = start_worker(self._threads)
+            process, connection = start_worker(self._threads, self._workers)
             self._processes[connection] = process
         with contextlib.suppress(ConnectionError):  # a dead worker is found by `wait`
             connection.send_bytes(message)
@@ -297,19 +298,20 @@ def resident_bytes(pid: int) -> int:
 
 
 def start_worker(
-    threads: int, **limits: float
+    threads: int, workers: int = 1, **limits: float
 ) -> tuple[subprocess.Popen[bytes], Connection[Any, Any]]:
     """Start a process that receives messages for `run_message` over a connection.
 
     Args:
         threads: Number of threads of its tensor arithmetic.
+        workers: How many such processes share the machine.
         limits: `memory_bytes` that it may allocate (mapped files do not count), and `idle_seconds`
             without a message after which it exits. A missing limit does not apply.
     """
     ours, theirs = Pipe()
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _START, *map(json.dumps, (theirs.fileno(), sys.path, limits))],
-        env={**os.environ, **worker_environment(threads)},
+        env={**os.environ, **worker_environment(threads, workers)},
         stdin=subprocess.DEVNULL,
         pass_fds=[theirs.fileno()],
         start_new_session=True,  # Ctrl-C in the terminal reaches the parent only
@@ -318,10 +320,11 @@ def start_worker(
     return process, ours
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Environment variables of a worker's process."""
+def worker_environment(threads: int, workers: int = 1) -> dict[str, str]:
+    """Environment variables of one of several workers' processes."""
     return {
         **environment(threads),
+        DECODERS: str(max(1, default_workers("cpu") // max(1, workers))),
         # glibc: keep freed activations, to avoid page faults when they are allocated again
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),

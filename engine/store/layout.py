@@ -8,7 +8,8 @@ data/dataset.json                            what the dataset is, and its finger
 data/begun.json                              what the source holds, until all of it is read
 data/{split}/00000.safetensors               what models are fed, in row shards
 data/{split}/00000.parquet                   id, label, columns to show and filter by
-data/{split}/00000.webp                      thumbnails, 64 to a sprite sheet
+data/{split}/00000.webp                      thumbnails, 64 to a sprite sheet; or, by reference:
+data/{split}/00000.pictures.parquet          where each picture lies, its digest, its header
 generated/train.parquet, test.parquet        pictures of a study whose models made the test split
 generated/weights/000.safetensors            the models that made them
 generated/trajectories.safetensors           how each came about
@@ -202,6 +203,10 @@ def table_file(root: Path, split: Split, shard: int) -> Path:
 
 def arrays_file(root: Path, split: Split, shard: int) -> Path:
     return root / "data" / split / f"{shard:05d}.safetensors"
+
+
+def references_file(root: Path, split: Split, shard: int) -> Path:
+    return root / "data" / split / f"{shard:05d}.pictures.parquet"
 
 
 def sprite_file(root: Path, split: Split, sheet: int) -> Path:

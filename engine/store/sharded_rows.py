@@ -17,6 +17,10 @@ class ShardedRows:
         self._shards = shards
         self._starts = np.cumsum([0, *map(len, shards)])
 
+    @property
+    def nbytes(self) -> int:
+        return sum(shard.nbytes for shard in self._shards)
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 

@@ -94,6 +94,8 @@ class DataSpec(_Strict):
     train_limit: Annotated[int, Field(ge=1)] | None = None
     """Use only so many rows: a sample of each class in proportion, drawn with the study's seed."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
+    pictures: Literal["auto", "copy", "reference"] = "auto"
+    """Kept as pixels, or as a place and a digest; `auto` copies up to 8 GiB of pixels."""
 
     @field_validator("label", "classes")
     @classmethod

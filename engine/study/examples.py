@@ -1,4 +1,4 @@
-"""The examples of a study: arrays, table columns and thumbnails."""
+"""The examples of a study: arrays, table columns and pictures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from engine.store import layout
 from engine.store.cache import read_cached_table, read_column_names
 from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD, Split
+from engine.store.rows import ranges
 from engine.store.sharded_rows import ShardedRows
 from engine.study.reader import StudyReader, read_table
+from engine.study.references import has_references, referenced_pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,14 +27,19 @@ def shard_count(study: StudyReader, split: Split) -> int:
     return -(-study.dataset.rows(split) // ROWS_PER_SHARD)
 
 
-def read_arrays(
-    study: StudyReader, split: Split, verify: bool = False
-) -> list[dict[str, np.ndarray]]:
-    """Memory-mapped arrays of a split, one dict per row shard."""
-    return [
-        store.read_tensors(layout.arrays_file(study.root, split, shard), verify=verify)
+def read_arrays(study: StudyReader, split: Split, verify: bool = False) -> list[dict[str, Any]]:
+    """Memory-mapped arrays of a split, one dict per row shard.
+
+    Pictures that are kept by reference are an array that decodes them.
+    """
+    shards: list[dict[str, Any]] = [
+        dict(store.read_tensors(layout.arrays_file(study.root, split, shard), verify=verify))
         for shard in range(shard_count(study, split))
     ]
+    if has_references(study):
+        for number, rows in enumerate(ranges(range(study.dataset.rows(split)), ROWS_PER_SHARD)):
+            shards[number]["input"] = referenced_pictures(study, split, rows)
+    return shards
 
 
 def read_columns(study: StudyReader, split: Split, columns: list[str]) -> pa.Table:
@@ -78,17 +85,6 @@ def read_texts_of(
     return found
 
 
-def read_thumbnail(study: StudyReader, split: Split, row: int) -> Image:
-    """One example's thumbnail, cut from its sprite sheet."""
-    from PIL import Image
-
-    from engine.data.thumbnails import SPRITES_PER_SHEET, crop
-
-    sheet_number, position = divmod(row, SPRITES_PER_SHEET)
-    with Image.open(layout.sprite_file(study.root, split, sheet_number)) as sheet:
-        return crop(sheet, position, study.dataset.cell)
-
-
 def size_of_pictures(study: StudyReader) -> tuple[int, int] | None:
     """(width, height) of the pictures as the models read them; None if thumbnails show as much."""
     shape = study.dataset.encoding.get("shape")
@@ -109,6 +105,9 @@ def read_picture(study: StudyReader, split: Split, row: int) -> Image:
 
     if size_of_pictures(study) is None:
         raise StoreError(f"{study.root} stores no pictures larger than thumbnails.")
+    if has_references(study):
+        pixels = referenced_pictures(study, split)[row]
+        return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     shard, place = divmod(row, ROWS_PER_SHARD)
     pixels = store.read_tensors(layout.arrays_file(study.root, split, shard))["input"][place]
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
@@ -119,4 +118,9 @@ def read_stacked_arrays(study: StudyReader, split: Split) -> dict[str, Any]:
     shards = read_arrays(study, split)
     if len(shards) == 1:
         return shards[0]
-    return {name: ShardedRows([shard[name] for shard in shards]) for name in shards[0]}
+    whole: dict[str, Any] = {
+        name: ShardedRows([shard[name] for shard in shards]) for name in shards[0]
+    }
+    if has_references(study):  # one array, which decodes ahead across shards
+        whole["input"] = referenced_pictures(study, split)
+    return whole

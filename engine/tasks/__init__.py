@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from engine.data.fitting import Fit
+
     Batch = dict[str, torch.Tensor]
     """Tensors by name; the first dimension of each is the batch."""
 
@@ -220,6 +222,9 @@ class Task:
             model was trained on this study's labels, one sentence each.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
             better words for some of `outputs`, by their name. `outputs` need not be listed.
+        fit: (options, encoding) → how files become the pixels of `input`, where no other array
+            depends on them, and `encode` of rows without `input` gives these others. None: pictures
+            cannot be kept by reference.
         make_output: (name of a family in `choices`, numbers of its classes, of target tokens, of
             the tokens of a text, or the ends of a range: `OutputChoice.takes`) → its model output.
             Its scores are computed live, for one example at a time; `weight` is not used.
@@ -264,6 +269,7 @@ class Task:
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
     in_words: Callable[[np.ndarray, dict[str, Any]], list[str]] | None = None
     choices: tuple[OutputChoice, ...] = ()
+    fit: Callable[[Any, dict[str, Any]], Fit] | None = None
     make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None
 
     @property

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
+from engine.data.fitting import BLACK, Fit, in_parallel, pixels_and_thumbnail
+from engine.data.headers import headers_of
 from engine.data.picture_background import WHITE, color_name
-from engine.data.pictures import examine, read_header, read_picture
-from engine.data.thumbnails import MAX_SIDE, thumbnail
+from engine.data.pictures import examine
+from engine.data.thumbnails import MAX_SIDE
 from engine.store.errors import DataError, SpecError
 from engine.store.rows import evenly_spread
 from engine.store.text import counted
@@ -31,7 +33,6 @@ Statistic = float | list[float] | Literal["auto"]
 OUTSIDE = "yours"
 """Id of an example from outside the dataset."""
 _ROWS_FOR_STATISTICS = 10_000
-BLACK = (0, 0, 0)
 FEW_PIXELS = 4
 """A picture from outside whose longer side is this many times shorter than seen is a blur."""
 LONG = 4.0
@@ -75,15 +76,11 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
     sizes: dict[tuple[int, int], str] = {}
     all_grayscale = True
     deep: list[int] = []
-    row = 0
-    for chunk in rows.select_columns(["input", "id"]).iter(256):
-        for content, id_ in zip(chunk["input"], chunk["id"], strict=True):
-            header = read_header(content, f"example {id_!r}")
-            sizes.setdefault(header.size, id_)
-            all_grayscale &= header.grayscale
-            if header.deep:
-                deep.append(row)
-            row += 1
+    for row, (id_, header) in enumerate(headers_of(rows)):
+        sizes.setdefault(header.size, id_)
+        all_grayscale &= header.grayscale
+        if header.deep:
+            deep.append(row)
     if options.image_size is None:
         height, width = _only_size(sizes)
     elif isinstance(options.image_size, int):
@@ -161,56 +158,37 @@ def encode(rows: Sequence[dict[str, Any]], options: Options, encoding: dict[str,
 
     Examples from outside come with a `background` in the encoding, the color of transparent parts,
     and a `border` where the data have none. The data's own go on white, with black borders.
+    Rows without `input` have labels only.
     """
-    channels, height, width = encoding["shape"]
-    pictures = np.empty((len(rows), channels, height, width), np.uint8)
-    # Twice the size needed, so that the decoder's coarser resizing does not show.
-    enough = None if options.image_size is None else 2 * max(height, width, encoding["cell"])
-    behind = encoding.get("background", WHITE)
-    thumbnails = []
-    for row, target in zip(rows, pictures, strict=True):
+    labels = classification.label_array(rows)
+    if "input" not in rows[0]:
+        return Encoded({"label": labels}, {})
+    fit = fit_of_options(options, encoding)
+
+    def one(row: dict[str, Any]) -> tuple[np.ndarray, Image.Image]:
         where = f"example {row['id']!r}"
-        picture = read_picture(row["input"], where, enough, between(encoding), behind)
-        picture = _in_channels(picture, channels, options, where)
-        thumbnails.append(thumbnail(picture, encoding["cell"]))
-        values = np.asarray(
-            _in_size(picture, (width, height), options, where, row.get("border", BLACK))
-        )
-        target[:] = values if channels == 1 else values.transpose(2, 0, 1)
-    return Encoded({"input": pictures, "label": classification.label_array(rows)}, {}, thumbnails)
+        return pixels_and_thumbnail(row["input"], where, fit, row.get("border", BLACK))
+
+    pictures = np.empty((len(rows), *fit.shape), np.uint8)
+    thumbnails = []
+    for target, (pixels, thumbnail) in zip(pictures, in_parallel(one, rows), strict=True):
+        target[:] = pixels
+        thumbnails.append(thumbnail)
+    return Encoded({"input": pictures, "label": labels}, {}, thumbnails)
 
 
-def _in_channels(picture: Image.Image, channels: int, options: Options, where: str) -> Image.Image:
-    if channels == 3:
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    if picture.mode != "L" and options.color == "keep":
-        raise DataError(
-            f"{where}: the picture is in color, and all training pictures are grayscale. "
-            'Set color = "rgb" or "grey" under [task].'
-        )
-    return picture.convert("L")
-
-
-def _in_size(
-    picture: Image.Image,
-    size: tuple[int, int],
-    options: Options,
-    where: str,
-    border: tuple[int, int, int],
-) -> Image.Image:
-    if picture.size == size:
-        return picture
-    if options.image_size is None:
-        raise DataError(
-            f"{where}: the picture has {picture.width} × {picture.height} pixels, and all training "
-            f"pictures have {size[0]} × {size[1]}. Set image_size under [task]."
-        )
-    if options.resize == "crop":
-        return ImageOps.fit(picture, size, Image.Resampling.BICUBIC)
-    if options.resize == "pad":
-        color = border if picture.mode == "RGB" else round(sum(border) / 3)
-        return ImageOps.pad(picture, size, Image.Resampling.BICUBIC, color=color)
-    return picture.resize(size, Image.Resampling.BICUBIC)
+def fit_of_options(options: Options, encoding: dict[str, Any]) -> Fit:
+    """How the pictures of a study, or one from outside, become arrays."""
+    channels, height, width = encoding["shape"]
+    return Fit(
+        (channels, height, width),
+        encoding["cell"],
+        sized=options.image_size is not None,
+        resize=options.resize,
+        color=options.color,
+        between=between(encoding),
+        background=encoding.get("background", WHITE),
+    )
 
 
 def accept(given: Given, options: Options, encoding: dict[str, Any]) -> Accepted:
@@ -362,5 +340,6 @@ TASK = Task(
     summarize=classification.summarize,
     outputs=classification.OUTPUTS,
     choices=classification.CHOICES,
+    fit=fit_of_options,
     make_output=classification.make_output,
 )

@@ -51,6 +51,7 @@ def multilabel_task(inputs: Task, name: str) -> Task:
         remarks=inputs.remarks,
         prepare=inputs.prepare,
         lengths=inputs.lengths,
+        fit=inputs.fit,
         augment=inputs.augment,
         loss=loss,
         width=len,

@@ -62,6 +62,7 @@ def regression_task(inputs: Task, name: str, options: type[BaseModel]) -> Task:
         remarks=_remarking(inputs),
         prepare=_preparing(inputs),
         lengths=inputs.lengths,
+        fit=inputs.fit,
         augment=inputs.augment,
         loss=loss,
         width=lambda classes: 1,

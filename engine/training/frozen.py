@@ -143,7 +143,8 @@ def _key(settings: list[Any], model: nn.Module, arrays: Mapping[str, np.ndarray]
         if not tensor.requires_grad:
             parts += [name, _digest(tensor.detach().cpu().contiguous().numpy())]
     for name, array in arrays.items():
-        parts += [name, str(array.dtype), str(array.shape), _digest(np.ascontiguousarray(array))]
+        values = np.ascontiguousarray(array[:])
+        parts += [name, str(values.dtype), str(values.shape), _digest(values)]
     return "\n".join(parts)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from engine.attribution.trak.make_plan import PROOF_EXAMPLES
 from engine.attribution.trak.plan import ROWS, in_order, rows_of
+from engine.data.places.decoded import FEWEST_AHEAD, read_ahead
 from engine.models.classifier import Classifier, Embeds
 from engine.models.ready import in_fast_layout, keeps_layout, use_fast_layout
 from engine.store.layout import ROWS_PER_SHARD
@@ -51,7 +52,9 @@ def batches(
     The last batch may be smaller. Memory-mapped arrays are read one batch at a time.
     """
     stop = _end(arrays, stop)
+    ahead = batch_size + max(batch_size, FEWEST_AHEAD)
     for first in range(start, stop, batch_size):
+        read_ahead(arrays, np.arange(first, min(first + ahead, stop)))
         rows = slice(first, min(first + batch_size, stop))
         yield read_batch(task, arrays, rows, encoding, device)
 

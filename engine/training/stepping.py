@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from engine.attribution.replay.training import State
 from engine.attribution.replay.updates import AdamW, Sgd, Update, needs_moments
+from engine.data.places.decoded import FEWEST_AHEAD, read_ahead
 from engine.models.calling import WEIGHTS
 from engine.models.parts import freeze_modes
 from engine.models.ready import in_fast_layout
@@ -215,11 +216,19 @@ class Training:
         return self._shuffled[1]
 
     def _batch(self, rows: np.ndarray) -> Batch:
+        self._read_ahead()
         batch = read_batch(self._task, self._arrays, rows, self._encoding, self._device)
         if not self._recipe.augmentations:
             return batch
         batch = self._task.augment(batch, self._recipe.augmentations, self._augmentation)
         return {name: in_fast_layout(tensor) for name, tensor in batch.items()}
+
+    def _read_ahead(self) -> None:
+        """Begin to decode pictures of this step and of the next ones of its epoch."""
+        epoch, number = divmod(self.step, self.steps_per_epoch)
+        first, size = number * self._batch_size, self._batch_size
+        stop = min(first + size + max(size, FEWEST_AHEAD), self.steps_per_epoch * size)
+        read_ahead(self._arrays, self._order(epoch)[first:stop])
 
     def _weighted(self, of_all: Tensor) -> Tensor:
         weights = of_all[torch.from_numpy(self.rows())].to(self._device)

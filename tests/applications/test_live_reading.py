@@ -9,7 +9,8 @@ import pytest
 from engine.api import Study
 from engine.applications.live import Query, read_example, reading
 from engine.store.sharded_rows import ShardedRows
-from engine.study.examples import read_arrays, read_thumbnail
+from engine.study.examples import read_arrays
+from engine.study.thumbnails import read_thumbnail
 
 
 def test_the_training_pictures_may_be_in_several_shards(

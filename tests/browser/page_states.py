@@ -22,13 +22,13 @@ from engine.applications.unlearning.audit_record import read_audits
 from engine.applications.unlearning.method_verdict import best, method_verdict
 from engine.store import layout
 from engine.study.capabilities import has
-from engine.study.examples import read_thumbnail
 from engine.study.live_and_maps import has_live, read_live
 from engine.study.methods import has_scores
 from engine.study.models import has_predictions
 from engine.study.names import resolve_algorithm, resolve_method, resolve_row
 from engine.study.rankings import read_top
 from engine.study.removal_sets import keep_set, kept_sets
+from engine.study.thumbnails import read_thumbnail
 from tests.browser.chromium import settled
 
 Act = Callable[[Page], None]

@@ -21,7 +21,7 @@ from engine.build.encoding import encode_split
 from engine.data import SPRITES_PER_SHEET, crop, sprite_sheet, thumbnail_box
 from engine.data.pictures import Header, read_header, read_picture
 from engine.data.sources import load_source
-from engine.data.thumbnails import gathered_sheet, thumbnail
+from engine.data.thumbnails import cut_thumbnails, thumbnail
 from engine.store.errors import DataError, SpecError
 from engine.store.spec import DataSpec
 from engine.tasks import load_task
@@ -325,7 +325,7 @@ def test_a_gathered_sheet_holds_any_rows_in_their_order(
     three_sheets: Path, some_rows: list[int]
 ) -> None:
     stored = partial(sheet_path, three_sheets)
-    with Image.open(io.BytesIO(gathered_sheet(stored, some_rows, 6))) as sheet:
+    with Image.open(io.BytesIO(sprite_sheet(cut_thumbnails(stored, some_rows, 6), 6))) as sheet:
         for place, row in enumerate(some_rows):
             np.testing.assert_array_equal(crop(sheet, place, 6), numbered(row).convert("RGB"))
 
@@ -334,11 +334,11 @@ def test_a_gathered_sheet_refuses_missing_rows(three_sheets: Path) -> None:
     stored = partial(sheet_path, three_sheets)
     for row in (130, 136, 191):  # beside the last one, below it, and far below
         with pytest.raises(DataError):
-            gathered_sheet(stored, [3, row], 6)
+            cut_thumbnails(stored, [3, row], 6)
     with pytest.raises(FileNotFoundError):
-        gathered_sheet(stored, [192], 6)
+        cut_thumbnails(stored, [192], 6)
     with pytest.raises(DataError, match="not 65"):
-        gathered_sheet(stored, [0] * 65, 6)
+        sprite_sheet(cut_thumbnails(stored, [0] * 65, 6), 6)
 
 
 def numbered(row: int) -> Image.Image:

@@ -25,7 +25,7 @@ from engine.data import crop
 from engine.running import launch
 from engine.store import layout
 from engine.store.errors import DataloupeError
-from engine.study.examples import read_thumbnail
+from engine.study.thumbnails import read_thumbnail
 from tests.builders.synthetic_study import write_study
 
 

@@ -14,9 +14,10 @@ import engine
 from engine import DataloupeError, SpecError, StoreError, Study, store
 from engine.store import layout
 from engine.store.sharded_rows import ShardedRows
-from engine.study.examples import read_stacked_arrays, read_thumbnail
+from engine.study.examples import read_stacked_arrays
 from engine.study.models import read_probabilities
 from engine.study.rankings import find_influences, read_top, read_top_of_training, read_totals
+from engine.study.thumbnails import read_thumbnail
 
 
 def test_explain_gives_the_largest_scores_of_both_signs(small_study: Study) -> None:

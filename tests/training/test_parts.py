@@ -14,6 +14,7 @@ from engine.models import build_model
 from engine.models.parts import blocks_of, freeze, freeze_modes
 from engine.store import fingerprint_of
 from engine.store.errors import SpecError
+from engine.store.sharded_rows import ShardedRows
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import load_task
 from engine.tasks.text_options import Choice, Options
@@ -219,6 +220,21 @@ def test_what_the_frozen_blocks_give_is_shared_by_models_that_differ_in_nothing_
     assert values(arrays, "another architecture", changed=True) is not other
     fewer = {name: array[::-1].copy() for name, array in arrays.items()}
     assert not torch.equal(values(fewer), first)
+
+
+def test_frozen_blocks_of_several_shards(
+    encoding: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    shards: Any = {name: ShardedRows([array[:5], array[5:]]) for name, array in arrays.items()}
+    kept = []
+    for some in (arrays, shards):
+        model = fresh(encoding, "last-1").train()
+        freeze_modes(model)
+        kept.append(keep_frozen(TASK, model, some, encoding, "cpu", "of shards"))
+    whole, sharded = kept
+    assert whole is not None
+    assert sharded is not None
+    assert sharded.outputs.values is whole.outputs.values
 
 
 def test_what_is_kept_is_what_the_blocks_give(

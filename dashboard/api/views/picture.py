@@ -9,8 +9,9 @@ from dashboard.api.query import Query
 from engine.store.errors import StoreError, UnknownName
 from engine.store.layout import SPLITS
 from engine.study.capabilities import has
-from engine.study.examples import TEXT, read_texts_of, read_thumbnail
+from engine.study.examples import TEXT, read_texts_of
 from engine.study.names import resolve_row
+from engine.study.thumbnails import read_thumbnail
 
 PNG, PLAIN = "image/png", "text/plain; charset=utf-8"
 

@@ -20,6 +20,7 @@ from engine.study.models import read_predictions
 from engine.study.neighbours import has_similar
 from engine.study.rankings import read_top, read_totals
 from engine.study.reader import StudyReader
+from engine.study.references import has_references, referenced_pictures
 
 DataIssue = Literal["label", "training-label", "leak", "near-copy", "lone-support"]
 
@@ -31,6 +32,8 @@ LONE = 0.2
 INSPECTED = 20
 MOST_COMPARED = 200_000
 """Training examples above which inputs are not compared, because all of them would be read."""
+MOST_DECODED = 10_000
+"""The same for pixels of pictures by reference, each of which is decoded."""
 _BLOCK = 2**16
 
 RULES: Mapping[DataIssue, str] = {
@@ -39,11 +42,12 @@ RULES: Mapping[DataIssue, str] = {
     "that label.",
     "training-label": "A training example among its strongest influences has a likely wrong label: "
     f"{AGREE} of the {NEIGHBOURS} training examples most similar to it share a different label.",
-    "leak": "Exactly the same input is in the training data. Not looked for among more than "
+    "leak": "Exactly the same input is in the training data; where pictures are kept by reference, "
+    "the same file. Otherwise not looked for among more than "
     f"{MOST_COMPARED:,} training examples.",
     "near-copy": f"A training picture is nearly identical: among the {NEIGHBOURS} most similar, "
     f"one has pixels that correlate with it by {SIMILAR:g} or more. Not looked for among more than "
-    f"{MOST_COMPARED:,} training examples.",
+    f"{MOST_COMPARED:,} training examples, or {MOST_DECODED:,} by reference.",
     "lone-support": f"One training example has {LONE:.0%} or more of all support.",
 }
 
@@ -59,7 +63,7 @@ def find_data_issues(
     labels = {split: study.table(split)["label"].to_numpy() for split in SPLITS}
     none = np.zeros(len(predictions), dtype=bool)
     found: dict[DataIssue, np.ndarray] = dict.fromkeys(RULES, none)
-    classes, compared = has(study, "classes"), study.dataset.n_train <= MOST_COMPARED
+    classes = has(study, "classes")
     if classes and has_similar(study, algorithm):
         near = nearest(study, algorithm, "test")
         predicted = predictions["predicted"].to_numpy()
@@ -70,15 +74,26 @@ def find_data_issues(
         found["label"] = confident & agree
         doubtful = doubtful_labels(labels["train"], nearest(study, algorithm, "train"))
         found["training-label"] = influenced_by(study, algorithm, method, doubtful)
-        if compared and has(study, "pictures"):
+        if compares_pixels(study):
             found["near-copy"] = near_copies(study, near)
-    if compared:
+    if compares_inputs(study):
         found["leak"] = np.array([bool(rows) for rows in same_inputs(study)], dtype=bool)
     found["near-copy"] = found["near-copy"] & ~found["leak"]
     top, totals = read_top(study, algorithm, method), read_totals(study, algorithm, method)
     strongest = np.maximum(top["support_score"][:, 0], 0)
     found["lone-support"] = (strongest > 0) & (strongest >= LONE * totals["test_support"])
     return found
+
+
+def compares_inputs(study: StudyReader) -> bool:
+    """Whether equal inputs are looked for."""
+    return has_references(study) or study.dataset.n_train <= MOST_COMPARED
+
+
+def compares_pixels(study: StudyReader) -> bool:
+    """Whether pictures that are nearly identical are looked for."""
+    most = MOST_DECODED if has_references(study) else MOST_COMPARED
+    return has(study, "pictures") and study.dataset.n_train <= most
 
 
 def nearest(study: StudyReader, algorithm: str, split: Split) -> np.ndarray:
@@ -134,7 +149,10 @@ def same_inputs(study: StudyReader) -> list[list[int]]:
 
 
 def _digests(study: StudyReader, split: Split) -> list[bytes]:
-    """A digest of every example's input: all its arrays except the label."""
+    """A digest of every example's input: all its arrays except the label. Of a picture by
+    reference it is that of its file."""
+    if has_references(study):
+        return list(referenced_pictures(study, split).digests())
     found = []
     for shard in read_arrays(study, split):
         inputs = [np.asarray(shard[name]) for name in sorted(shard) if name != "label"]
@@ -154,7 +172,7 @@ def training_copies(study: StudyReader, algorithm: str) -> tuple[np.ndarray, np.
     _, place, number = np.unique(_digests(study, "train"), return_inverse=True, return_counts=True)
     exact = number[place] > 1
     nearly = np.zeros(len(exact), bool)
-    known = has(study, "classes") and has(study, "pictures")
+    known = has(study, "classes") and compares_pixels(study)
     if known and has_similar(study, algorithm):
         nearly = near_copies(study, nearest(study, algorithm, "train"), "train") & ~exact
     return exact, nearly

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 
 from engine.applications.live.queries import Example, Query
@@ -39,7 +41,7 @@ def read_example(query: Query) -> Example:
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
     encoding = study.dataset.encoding
     if has(study, "pictures"):
-        encoding = encoding | {"background": _background(study)}
+        encoding = encoding | {"background": _background(study.root, study.dataset.fingerprint)}
     accepted = _in_one_line(lambda: task.accept(given, options, encoding))
     encoded = _in_one_line(lambda: task.encode([accepted.row], accepted.options, encoding))
     text = given.get("text")
@@ -61,8 +63,10 @@ def _check_size(content: bytes | str) -> None:
         _in_one_line(lambda: check_budget(content, "example 'yours'"))
 
 
-def _background(study: StudyReader) -> tuple[int, int, int]:
-    """What is around things in the training pictures."""
+@lru_cache(maxsize=8)
+def _background(root: Path, fingerprint: str) -> tuple[int, int, int]:
+    """What is around things in the training pictures of the data with this fingerprint."""
+    study = StudyReader.open(root)
     pictures = read_stacked_arrays(study, "train")["input"]
     return background_of(pictures[evenly_spread(study.dataset.n_train, MOST_LOOKED_AT)])
 

@@ -25,7 +25,6 @@ from engine.applications.modeldiff.changed_examples import title_of
 from engine.applications.modeldiff.comparison import read_comparison
 from engine.applications.modeldiff.notes import notes
 from engine.data.assets import asset
-from engine.data.thumbnails import SPRITES_PER_SHEET, crop
 from engine.store import layout
 from engine.store.errors import MissingFile
 from engine.store.layout import Split
@@ -34,6 +33,7 @@ from engine.store.text import counted, harmless, visible
 from engine.study.capabilities import has
 from engine.study.examples import FILE, read_texts_of
 from engine.study.reader import StudyReader
+from engine.study.thumbnails import read_thumbnails
 
 SHOWN = 12
 """Number of examples of each kind, for each direction."""
@@ -262,23 +262,22 @@ def _provenance(about: dict[str, Any], names: dict[str, str]) -> list[tuple[str,
     return rows
 
 
-def _examples(study: StudyReader) -> Show:
-    """A function that renders examples of a split; each sprite sheet is read once."""
-    tables = {split: study.table(split) for split in (TRAIN, TEST)}
-    sheets: dict[tuple[Split, int], Image.Image] = {}
+def _png(picture: Image.Image) -> str:
+    """A picture as PNG in Base64."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
-    def picture(split: Split, row: int) -> str:
-        number, position = divmod(row, SPRITES_PER_SHEET)
-        if (split, number) not in sheets:
-            with Image.open(layout.sprite_file(study.root, split, number)) as sheet:
-                sheets[split, number] = sheet.convert("RGB")
-        file = io.BytesIO()
-        crop(sheets[split, number], position, study.dataset.cell).save(file, "PNG")
-        return base64.b64encode(file.getvalue()).decode()
+
+def _examples(study: StudyReader) -> Show:
+    """A function that renders examples of a split."""
+    tables = {split: study.table(split) for split in (TRAIN, TEST)}
 
     def show(split: Split, rows: Sequence[int]) -> list[ShownExample]:
         shown = []
-        for row in np.asarray(rows[:SHOWN], int).tolist():
+        numbers = np.asarray(rows[:SHOWN], int).tolist()
+        pictures = [] if has(study, "texts") else read_thumbnails(study, split, numbers)
+        for place, row in enumerate(numbers):
             example = tables[split].iloc[row]
             label = str(example["label"])
             if has(study, "texts"):
@@ -287,7 +286,7 @@ def _examples(study: StudyReader) -> Show:
                 shown.append(ShownExample(label, text=visible(text[:LONGEST_TEXT]) + cut))
             else:
                 file = example.get(FILE) or ""
-                shown.append(ShownExample(label, picture=picture(split, row), file=file))
+                shown.append(ShownExample(label, picture=_png(pictures[place]), file=file))
         return shown
 
     return show

@@ -1,6 +1,7 @@
 """Read, check and encode the dataset, in `data/`.
 
-For each split the stage writes row shards of arrays, tables and thumbnail sheets. `dataset.json`,
+For each split the stage writes row shards of arrays, tables and thumbnail sheets; or, where
+pictures are kept by reference, of what is not in the pixels, tables and references. `dataset.json`,
 written last, describes the dataset and holds its fingerprint.
 """
 
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from engine import store
+from engine.build.referencing import digests, headers, keeps_references, write_references
 from engine.build.run import Run
 from engine.build.tasks import task_of
+from engine.data.fitting import as_encoding, is_by_reference
 from engine.data.thumbnails import SPRITES_PER_SHEET, sprite_sheet
 from engine.store import layout
 from engine.store.errors import DataError
@@ -27,6 +30,8 @@ from engine.study.reader import StudyReader
 from engine.tasks import outside, settle
 
 if TYPE_CHECKING:
+    import datasets
+
     from engine.build.encoding import EncodedShard
 
 CODE = 4
@@ -40,48 +45,53 @@ def run(run: Run) -> None:
     if study.has_data:
         store.read_json(layout.dataset_file(study.root), fingerprint)
         dataset = study.dataset
-        if all(_first_missing(study, s, dataset.rows(s), dataset.cell) is None for s in SPLITS):
+        if all(_first_missing(study, s, dataset.rows(s), dataset.encoding) is None for s in SPLITS):
             layout.data_begun_file(study.root).unlink(missing_ok=True)
             run.report(Progress("data", None, 1, 1))
             return
     run.report(Progress("data", None, 0, 1))
     # The Hugging Face library takes seconds to import, and a built study does not need it.
     from engine.build.encoding import dataset_fingerprint, encode_split
+    from engine.data.headers import with_headers
     from engine.data.label_kinds import label_texts
-    from engine.data.raw import raw_fingerprints
     from engine.data.sources import load_source
 
     task = task_of(study)
     options = validate_options(task.options, study.spec.task, layout.spec_file(study.root))
     options = settle(study.spec.task.name, options, study.spec.algorithms, study.root)
     source = load_source(study.spec.data, study.root, seed=study.spec.seed, kind=task.labels)
-    encoding = task.plan_encoding(source.train, options, source.classes)
+    sources: dict[Split, datasets.Dataset] = {"train": source.train, "test": source.test}
+    references: dict[Split, pa.Table] = {}
+    if keeps_references(study.spec.data, task, list(sources.values()), options):
+        if not study.has_data:
+            _drop_changed(study, sources, source.classes, {}, fingerprint)
+        references = write_references(run, sources, fingerprint)
+        planned = with_headers(source.train, headers(references["train"]))
+        encoding = task.plan_encoding(planned, options, source.classes)
+        assert task.fit is not None
+        encoding |= as_encoding(task.fit(options, encoding))
+        encoded = {split: rows.remove_columns("input") for split, rows in sources.items()}
+    else:
+        encoding = task.plan_encoding(source.train, options, source.classes)
+        if not study.has_data:
+            _drop_changed(study, sources, source.classes, encoding, fingerprint)
+        encoded = sources
     cell = encoding.get("cell", 0)
-    if not study.has_data:
-        raw = {
-            split: raw_fingerprints(rows, ROWS_PER_SHARD, source.classes, encoding)
-            for split, rows in zip(SPLITS, (source.train, source.test), strict=True)
-        }
-        _drop_changed(study, raw, fingerprint)
     written: list[Path] = []
     contents: dict[str, list[tuple[dict[str, np.ndarray], list[str]]]] = {}
     for split in SPLITS:
-        rows = source.train if split == "train" else source.test
+        rows = encoded[split]
         shards = range(-(-len(rows) // ROWS_PER_SHARD))
-        first = _first_missing(study, split, len(rows), cell)
+        first = _first_missing(study, split, len(rows), encoding)
         start = len(rows) if first is None else first * ROWS_PER_SHARD
         for shard in encode_split(rows, task, options, encoding, ROWS_PER_SHARD, start):
             texts = label_texts(task.labels, shard.labels, source.classes)
             written.append(_write_shard(study, split, shard, texts, cell, fingerprint))
-        contents[split] = [
-            (
-                store.read_tensors(layout.arrays_file(study.root, split, shard), fingerprint),
-                store.read_table(layout.table_file(study.root, split, shard), fingerprint)[
-                    "id"
-                ].to_pylist(),
-            )
-            for shard in shards
-        ]
+        contents[split] = [_content(study, split, shard, fingerprint) for shard in shards]
+        if references:
+            for number, (arrays, ids) in enumerate(contents[split]):
+                some = references[split].slice(number * ROWS_PER_SHARD, len(ids))
+                arrays["input"] = digests(some)
     content_fingerprint = dataset_fingerprint(contents, source.classes, encoding)
     _refuse_changed(study, content_fingerprint, written)
     remarks = task.remarks(
@@ -113,11 +123,32 @@ def run(run: Run) -> None:
     run.report(Progress("data", None, 1, 1))
 
 
-def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], fingerprint: str) -> None:
+def _content(
+    study: StudyReader, split: Split, shard: int, fingerprint: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays and ids of a shard."""
+    arrays = store.read_tensors(layout.arrays_file(study.root, split, shard), fingerprint)
+    table = store.read_table(layout.table_file(study.root, split, shard), fingerprint)
+    return arrays, table["id"].to_pylist()
+
+
+def _drop_changed(
+    study: StudyReader,
+    sources: Mapping[Split, datasets.Dataset],
+    classes: Sequence[str],
+    encoding: Mapping[str, Any],
+    fingerprint: str,
+) -> None:
     """Remove an interrupted stage's shards whose source rows have changed since.
 
     Also record the source's fingerprints before anything is written.
     """
+    from engine.data.raw import raw_fingerprints
+
+    raw = {
+        split: raw_fingerprints(rows, ROWS_PER_SHARD, classes, encoding)
+        for split, rows in sources.items()
+    }
     path = layout.data_begun_file(study.root)
     before = store.read_json(path, fingerprint)["raw"] if path.exists() else {}
     for split in SPLITS:
@@ -125,6 +156,7 @@ def _drop_changed(study: StudyReader, raw: Mapping[Split, list[str]], fingerprin
         for shard, found in enumerate(raw[split]):
             if known.get(shard) != found:
                 layout.arrays_file(study.root, split, shard).unlink(missing_ok=True)
+                layout.references_file(study.root, split, shard).unlink(missing_ok=True)
     store.write_json(path, {"raw": raw}, fingerprint)
 
 
@@ -151,6 +183,7 @@ def data_fingerprint(study: StudyReader) -> str:
     sampled = spec.data.train_limit is not None or spec.data.test_limit is not None
     # Keys that are not used leave studies from before they existed as they are.
     unused = {"classes"} if spec.data.classes is None else set()
+    unused |= {"pictures"} if spec.data.pictures == "auto" else set()
     return store.fingerprint_of(
         "data",
         CODE,
@@ -161,16 +194,23 @@ def data_fingerprint(study: StudyReader) -> str:
     )
 
 
-def _first_missing(study: StudyReader, split: Split, rows: int, cell: int) -> int | None:
+def _first_missing(
+    study: StudyReader, split: Split, rows: int, encoding: Mapping[str, Any]
+) -> int | None:
     """Number of the first shard with a missing file; None if no file is missing."""
+    referenced = is_by_reference(encoding)
+    has_sheets = bool(encoding.get("cell")) and not referenced
     for shard, start in enumerate(range(0, rows, ROWS_PER_SHARD)):
         last = min(start + ROWS_PER_SHARD, rows) - 1
-        sheets = range(start // SPRITES_PER_SHEET, last // SPRITES_PER_SHEET + 1) if cell else ()
+        sheets = (
+            range(start // SPRITES_PER_SHEET, last // SPRITES_PER_SHEET + 1) if has_sheets else ()
+        )
         files = [
             layout.arrays_file(study.root, split, shard),
             layout.table_file(study.root, split, shard),
         ]
         files += [layout.sprite_file(study.root, split, sheet) for sheet in sheets]
+        files += [layout.references_file(study.root, split, shard)] if referenced else []
         if not all(file.exists() for file in files):
             return shard
     return None

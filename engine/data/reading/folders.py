@@ -53,11 +53,16 @@ def _has_picture(folder: Path, above: tuple[tuple[int, int], ...]) -> bool:
     here = _identity(folder)
     if here in above:
         return False
-    entries = _entries(folder)
-    files = [Path(entry.path) for entry in entries if not _is_folder(entry)]
-    return any(file.is_file() and is_picture(file) for file in files) or any(
-        _has_picture(Path(entry.path), (*above, here)) for entry in entries if _is_folder(entry)
-    )
+    folders = []
+    with os.scandir(folder) as entries:  # not listed to its end, where it begins with pictures
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if _is_folder(entry):
+                folders.append(Path(entry.path))
+            elif _is_file(entry) and is_picture(Path(entry.path)):
+                return True
+    return any(_has_picture(inner, (*above, here)) for inner in folders)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -70,6 +75,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
         return False
 
 
@@ -138,7 +150,7 @@ def _walk(
         path = f"{below}/{entry.name}"
         if _is_folder(entry):
             _walk(root, path, (*above, here), found, notes)
-        elif Path(entry.path).is_file() and is_picture(Path(entry.path)):
+        elif _is_file(entry) and is_picture(Path(entry.path)):
             found.files.append(path)
         else:
             _leave_out(Path(entry.path), found)
