@@ -140,17 +140,19 @@ def predicted_fields(
         for row, example in zip(some.tolist(), records, strict=True):
             yield {
                 **named(study, split, example, row),
-                **_prediction(example, output),
+                **_prediction(example, found, output),
                 "columns": {str(name): _plain(example[name]) for name in others},
             }
 
 
-def _prediction(example: dict[Any, Any], output: str) -> dict[str, Any]:
+def _prediction(example: dict[Any, Any], found: Examples, output: str) -> dict[str, Any]:
     def quantity(name: str, of: Any) -> Number | None:
         return number(of, float(example[name]), output) if name in example else None
 
     return {
-        "predicted": predicted_text(example["predicted"]) if "predicted" in example else None,
+        "predicted": predicted_text(example["predicted"], found.predicted)
+        if "predicted" in example
+        else None,
         "correct": bool(example["correct"]) if "correct" in example else None,
         "confidence": quantity("confidence", CONFIDENCE),
         "model_output": quantity("output", OUTPUT),

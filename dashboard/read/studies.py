@@ -62,6 +62,7 @@ class Examples:
         numbers: Columns of numbers, float64 `[n]`: `label` where labels are numbers, `error`
             (predicted minus label) where the task gives it, and `output`.
         output: Name of the model output for people, such as `margin`.
+        predicted: What `predicted` is, where it holds numbers (`engine.store.records.Dataset`).
         source: Their study and split, to read their texts from.
         counted: What was counted of all of them, by its name: every filter shows it.
     """
@@ -73,6 +74,7 @@ class Examples:
     members: dict[str, np.ndarray]
     numbers: dict[str, np.ndarray]
     output: str
+    predicted: str = "prediction"
     source: tuple[StudyReader, Split] | None = None
     counted: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
@@ -178,6 +180,7 @@ def _examples(split: Split, algorithm: str | None, stamps: Stamps, _study: Study
         members,
         numbers_of(table, dataset.labels),
         output_name(dataset),
+        dataset.predicted,
         (_study, split),
     )
 

@@ -176,7 +176,7 @@ which = location.slice.words(found.output)
 of_slice = f"{len(rows):,} · {escape(which)}" if which else f"{len(rows):,}"
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(question_title(output, example, known))
+    st.html(question_title(output, example, known, study.dataset.predicted))
     with st.container(
         horizontal=True,
         vertical_alignment="center",
@@ -214,6 +214,16 @@ with st.container(horizontal=True, vertical_alignment="center"):
 def mistaken(here: Location) -> bool:
     """Whether the page is about a wrong prediction, by the output of the true label."""
     return here.output is None and is_mistake(example)
+
+
+def effects_of_default(study: StudyReader) -> tuple[str, str]:
+    """What supporting and opposing examples did to the default output, as sentences."""
+    chosen = default_output(study)
+    if chosen.choice.raises:
+        raises, lowers = chosen.effects
+        return f"{raises}.", f"{lowers}."
+    title = chosen.title
+    return f"Training on these raised {title}.", f"Training on these lowered {title}."
 
 
 def explanation(row: int, study: StudyReader, here: Location) -> None:
@@ -269,11 +279,7 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
                 training, influences.support, influences.oppose, meant, known.predicted
             )
         elif not has(study, "classes"):
-            answered = study.dataset.output_title
-            effects = (
-                f"Training on these raised {answered}.",
-                f"Training on these lowered {answered}.",
-            )
+            effects = effects_of_default(study)
         groups += influence_groups(training, influences, label, predicted, here, test, effects)
     if show in (SIMILAR, BOTH):
         similarity = read_similarity(study, algorithm)

@@ -112,7 +112,7 @@ def subject(result: QueryResult, classes: list[str]) -> None:
         )
     if result.text is not None and kind != "pair":  # a caption stands in its field
         shown += text_html(result.text)
-    entries = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts(result))
+    entries = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts(study, result))
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     listed = f'<ul class="dl-list">{notes}</ul>' if notes else ""
     likeliest = ""

@@ -18,7 +18,15 @@ from engine.cli.arguments import Verbs, add_attribution, add_json
 from engine.cli.exact import add_exact, check_options, explain_exactly
 from engine.cli.printing import WIDE, console, one_line, print_json, table
 from engine.store.errors import SpecError
-from engine.store.quantities import CHANGE, CONFIDENCE, CORRELATION, INFLUENCE, OUTPUT, SCORE
+from engine.store.quantities import (
+    CHANGE,
+    CONFIDENCE,
+    CORRELATION,
+    INFLUENCE,
+    OUTPUT,
+    PREDICTIONS,
+    SCORE,
+)
 from engine.store.records import Explanation, Influence
 from engine.store.text import counted
 from engine.study.calibration_advice import calibration_advice
@@ -112,7 +120,7 @@ def _explain(options: argparse.Namespace) -> int:
     if options.json:
         print_json(explanation.to_dict())
     else:
-        _print_explanation(console(), explanation)
+        _print_explanation(console(), explanation, PREDICTIONS[study.dataset.predicted].name)
     return 0
 
 
@@ -164,8 +172,10 @@ def _explain_training(study: Study, options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_explanation(shown: Console, explanation: Explanation) -> None:
-    example = Text.assemble((explanation.id, "bold"), " is ", (explanation.label, "bold"))
+def _print_explanation(shown: Console, explanation: Explanation, predicts: str) -> None:
+    example = Text.assemble((explanation.id, "bold"))
+    if explanation.label:
+        example = Text.assemble(example, " is ", (explanation.label, "bold"))
     if explanation.predicted is None or explanation.output is None:
         shown.print(example + Text("; no model of this study has predicted it yet"))
     else:
@@ -174,8 +184,8 @@ def _print_explanation(shown: Console, explanation: Explanation) -> None:
             details.insert(0, f"confidence {CONFIDENCE.text(explanation.confidence)}")
         if explanation.correct is not None:
             details.insert(0, "correct" if explanation.correct else "wrong")
-        predicted = (explanation.predicted, "bold")
-        shown.print(Text.assemble(example, ", predicted ", predicted, f" ({', '.join(details)})"))
+        predicted = f", {predicts} ", (explanation.predicted, "bold")
+        shown.print(Text.assemble(example, *predicted, f" ({', '.join(details)})"))
         shown.print(Text(explanation.question, style="bold"))
     _print_content(shown, explanation.file, explanation.text)
     for title, side in (

@@ -169,6 +169,8 @@ LOGIT_GAP = Quantity("logit gap", "logits", _signed, 3)
 """Logit of the true label minus the largest other: 0 is where the predicted class changes."""
 PREDICTED = Quantity("predicted", "the label's", _predicted, 6)
 """A predicted number."""
+MODEL_ERROR = Quantity("error", "mean squared", _significant, 3)
+"""What a model is off by on an example of which it predicts no label, such as noise in a picture."""
 ERROR = Quantity("error", "the label's", _signed, 3)
 """Predicted number minus label."""
 SIZE = Quantity("size", "the label's", _significant, 3)
@@ -209,9 +211,18 @@ MEASURES = {
 """Columns of predictions that some tasks give beside the output."""
 
 
-def predicted_text(predicted: Any) -> str:
-    """What is predicted, as people read it: a class as it is, a number by `PREDICTED`."""
-    return predicted if isinstance(predicted, str) else PREDICTED.text(predicted)
+PREDICTIONS = {"prediction": PREDICTED, "error": MODEL_ERROR}
+"""What a number in the column `predicted` can be (`engine.store.records.Dataset.predicted`)."""
+
+
+def predicted_text(predicted: Any, kind: str = "prediction") -> str:
+    """What is predicted, as people read it: a class as it is, a number by one of `PREDICTIONS`."""
+    return predicted if isinstance(predicted, str) else PREDICTIONS[kind].text(predicted)
+
+
+def prediction_words(predicted: Any, kind: str) -> str:
+    """`predicted Coat`, `predicted 1.5`, or `error 0.13`."""
+    return f"{PREDICTIONS[kind].name} {predicted_text(predicted, kind)}"
 
 
 def numbers_mean(output: str, method: str, calibrated: bool) -> str:

@@ -90,6 +90,8 @@ class Dataset:
         output_title: What the scores answer: `the margin of the true label`.
         choices: Model outputs that can be chosen, `OutputChoice` as dicts; the first is `output`.
             Read them by `engine.study.output_names.output_choices`.
+        predicted: What the column `predicted` of predictions is, where it holds numbers: a name in
+            `engine.store.quantities.PREDICTIONS`.
         width: How many numbers a model gives for each example.
         encoding: The task's description of how rows became tensors.
         cell: Side of a thumbnail's square cell on its sprite sheet, pixels; 0 without pictures.
@@ -114,6 +116,7 @@ class Dataset:
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
     choices: list[dict[str, Any]] = field(default_factory=list)
+    predicted: str = "prediction"
 
     def rows(self, split: Split) -> int:
         return self.n_train if split == "train" else self.n_test

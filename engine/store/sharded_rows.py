@@ -8,7 +8,7 @@ import numpy as np
 
 
 class ShardedRows:
-    """Row shards as one array, of which `[slice]` or `[row numbers]` copies just those rows.
+    """Row shards as one array, of which `[row]`, `[slice]` or `[rows]` copies just those rows.
 
     So the memory that training and featurising take does not grow with the dataset.
     """
@@ -24,7 +24,10 @@ class ShardedRows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        if isinstance(rows, int):
+            one: np.ndarray = self[np.array([rows])][0]
+            return one
         numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         first = self._shards[0]
         found = np.empty((len(numbers), *first.shape[1:]), first.dtype)

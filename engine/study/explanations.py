@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from engine.store.errors import DataloupeError
@@ -77,7 +78,7 @@ def _prediction(study: StudyReader, row: int, algorithm: str) -> dict[str, Any]:
     """The prediction of a test example; a value is None before it is built, and where the task
     does not give it."""
     kinds: dict[str, Callable[[Any], Any]] = {
-        "predicted": predicted_text,
+        "predicted": partial(predicted_text, kind=study.dataset.predicted),
         "correct": bool,
         "confidence": float,
         "output": float,

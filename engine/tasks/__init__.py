@@ -203,6 +203,8 @@ class Task:
         summarize: (mean of the checkpoints' records, arrays of the split, class names) → columns of
             the table of predictions, `predicted` among them, `[n]` each. The mean model output is
             added as `output` unless `summarize` gives it.
+        predicted: What `predicted` is, if it is a number: a name in
+            `engine.store.quantities.PREDICTIONS`.
         in_words: (`predicted`, as `summarize` gives it, encoding) → texts, where it is token ids.
         outputs: What can be attributed; the first is the default, whose scores are stored.
         context: (model in eval mode, arrays of the training split, encoding, seed) → arrays that a
@@ -268,6 +270,7 @@ class Task:
     unanswered: Callable[[dict[str, Any]], dict[str, np.ndarray]] | None = None
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
     in_words: Callable[[np.ndarray, dict[str, Any]], list[str]] | None = None
+    predicted: str = "prediction"
     choices: tuple[OutputChoice, ...] = ()
     fit: Callable[[Any, dict[str, Any]], Fit] | None = None
     make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None

@@ -162,10 +162,20 @@ OUTPUTS = (DENOISING, DISTANCE, ABSOLUTE, SQUARED_NORM)
 AT_TIMESTEPS = "timesteps:{}"
 CHOICES = (
     OutputChoice(
+        DENOISING.name,
+        "all timesteps",
+        DENOISING.title,
+        "Which training pictures support this one?",
+        raises="Training on these made models denoise it better",
+        lowers="Training on these made models denoise it worse",
+    ),
+    OutputChoice(
         AT_TIMESTEPS,
         "some of the timesteps",
         "how well the picture is denoised at timesteps {}",
         "Which training pictures support timesteps {}?",
+        raises="Training on these made models denoise it better at timesteps {}",
+        lowers="Training on these made models denoise it worse at timesteps {}",
         takes="range",
     ),
 )

@@ -292,6 +292,7 @@ TASK = Task(
     width=lambda classes: 1,
     record=denoising.record,
     summarize=denoising.summarize,
+    predicted="error",
     outputs=denoising.OUTPUTS,
     context=denoising.context,
     choices=denoising.CHOICES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import dashboard.read.live_queries
 from dashboard.read.live_queries import Workers
 from engine import Study
+from engine.cli.main import main
 from engine.study.capabilities import Capability, missing
 from engine.study.removal_sets import keep_set
 from tests.builders.copies import copy_of
@@ -33,7 +35,7 @@ PAGES: dict[str, tuple[str, dict[str, str], tuple[Capability, ...], str]] = {
     "overview": ("overview", {}, ("outcomes",), "20"),
     "explore": ("explore", {}, (), "denoising"),
     "training set": ("training_set", {}, (), "96"),
-    "explain": ("explain", {"test": "test-3"}, (), "how well the picture is denoised"),
+    "explain": ("explain", {"test": "test-3"}, (), "Which training pictures support this one?"),
     "explain timesteps": (
         "explain",
         {"test": "test-3", "output": "timesteps:1-5"},
@@ -64,6 +66,31 @@ def test_every_page_works(name: str, own: Study, visit: Any) -> None:
     assert shown.lower() in text.lower()
     for capability in lacking:
         assert missing(own, capability) in text
+
+
+def test_what_is_known_of_a_picture_is_its_error(
+    own: Study, visit: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is predicted of it that a label could tell."""
+    error = -own.predictions("test")["output"][3]
+    words = f"error {error:.3g}"
+    assert cards(visit(own, "explore"))[3]["note"].startswith(words)
+    page = everything(visit(own, "explain", test="test-3"))
+    assert f"for test-3, {words}" in page
+    assert "mean squared" in page
+    assert "predicted 0" not in page.lower()
+    assert "made models denoise it better." in page
+    assert main(["explain", str(own.root), "--test", "test-3"]) == 0
+    assert f"test-3, {words}" in capsys.readouterr().out
+
+
+def test_the_legend_of_the_map_has_colors_of_its_own(own: Study, visit: Any) -> None:
+    """Plotly draws the entry of a trace that is colored by numbers in black, on dark ground, too."""
+    app = visit(own, "map")
+    traces = json.loads(app.get("plotly_chart")[0].proto.spec)["data"]
+    listed = [one for one in traces if one.get("showlegend", True) and one["type"] == "scatter"]
+    assert [one["name"] for one in listed] == ["training", "test"]
+    assert all(isinstance(one["marker"]["color"], str) for one in listed)
 
 
 def test_examples_are_pictures_with_classes_to_filter_by(own: Study, visit: Any) -> None:

@@ -92,6 +92,8 @@ def test_sharded_rows_are_one_array(lengths: list[int], data: st.DataObject) -> 
     np.testing.assert_array_equal(rows[numbers], whole[numbers])
     start, stop = data.draw(st.integers(0, n)), data.draw(st.integers(0, n + 3))
     np.testing.assert_array_equal(rows[start:stop], whole[start:stop])
+    row = data.draw(st.integers(0, n - 1))
+    np.testing.assert_array_equal(rows[row], whole[row])
 
 
 def test_a_prediction_follows_from_the_mean_logits(small_study: Study) -> None:

@@ -130,6 +130,7 @@ def scatter(
         if layer.colour is None:
             values = one.numbers[by][layer.rows]
             marker |= {"color": values.tolist(), "coloraxis": "coloraxis"}
+            figure.add_trace(_entry(layer))
         picked = np.flatnonzero(np.isin(layer.rows, selected[layer.split])).tolist()
         names = [name for name in ("id", "file", "label", "text") if name in one.table]
         hovered = one.table[names].iloc[layer.rows]
@@ -150,7 +151,7 @@ def scatter(
                 marker=marker,
                 # One entry of the legend for both splits, whose symbols differ.
                 legendgroup=layer.name,
-                showlegend=layer.name not in listed,
+                showlegend=layer.name not in listed and layer.colour is not None,
                 customdata=[
                     [layer.split, int(row), f"{text}\n{NAMES[layer.split]}"]
                     for row, text in zip(layer.rows, texts, strict=True)
@@ -199,6 +200,14 @@ def scatter(
         },
     )
     return figure
+
+
+def _entry(layer: Layer) -> go.Scatter:
+    """The legend's entry of points that are colored by numbers: Plotly would draw it black."""
+    marker = {"symbol": SYMBOLS[layer.split], "color": OTHERS}
+    return go.Scatter(
+        x=[None], y=[None], mode="markers", name=layer.name, legendgroup=layer.name, marker=marker
+    )
 
 
 def density(points: np.ndarray) -> go.Heatmap:

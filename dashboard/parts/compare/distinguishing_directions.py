@@ -309,7 +309,8 @@ def _projected(
     for card, along in zip(test_cards(tests, rows, location), projections, strict=False):
         if tests.has_predictions and theirs.has_predictions:
             predictions = [
-                predicted_text(one.table["predicted"].tolist()[card.row]) for one in (tests, theirs)
+                predicted_text(one.table["predicted"].tolist()[card.row], tests.predicted)
+                for one in (tests, theirs)
             ]
             marks, right = predictions, [True, True]
             if tests.has_outcomes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ from dashboard.parts.curation.decision_words import decided
 from dashboard.read.curation import SHOWN, Curation
 from dashboard.read.studies import Examples
 from dashboard.slice_parameters import MOST_PICKED
-from engine.store.quantities import CONFIDENCE, ERROR, OUTPUT, SUSPICION, predicted_text
+from engine.store.quantities import (
+    CONFIDENCE,
+    ERROR,
+    OUTPUT,
+    PREDICTIONS,
+    SUSPICION,
+    predicted_text,
+)
 from engine.study.decisions import Decision
 
 LONGEST = 200
@@ -24,7 +32,6 @@ OF_PREDICTIONS: dict[str, Callable[[Any], object]] = {
     "confidence": CONFIDENCE.text,
     "output": OUTPUT.text,
     "error": ERROR.text,
-    "predicted": predicted_text,
 }
 
 
@@ -75,11 +82,12 @@ def _columns(
         if name in found.values and title not in columns:
             values = found.values[name][rows]
             columns[title] = [quantity.text(v) if np.isfinite(v) else "" for v in values]
-    titles = {"output": training.output}
+    titles = {"output": training.output, "predicted": PREDICTIONS[training.predicted].name}
+    write_predicted = partial(predicted_text, kind=training.predicted)
     for name in map(str, table.columns):
         if name in columns or name == "source_row" or not table[name].notna().any():
             continue
-        write = OF_PREDICTIONS.get(name, _cell)
+        write = write_predicted if name == "predicted" else OF_PREDICTIONS.get(name, _cell)
         columns[titles.get(name, name)] = [write(value) for value in table[name]]
     return pd.DataFrame(columns)
 

@@ -21,6 +21,7 @@ from engine.store.quantities import (
     SIMILARITY,
     TOTAL_INFLUENCE,
     predicted_text,
+    prediction_words,
 )
 
 
@@ -28,30 +29,28 @@ def test_cards(found: Examples, rows: np.ndarray, location: Location) -> list[Ca
     """Cards of test examples; each links to its explanation in the same slice."""
     shown = found.table.iloc[rows]
     return [
-        _test_card(int(row), example, found.has_predictions, location)
+        _test_card(int(row), example, found, location)
         for row, example in zip(rows, shown.to_dict("records"), strict=True)
     ]
 
 
-def _test_card(
-    row: int, example: dict[Hashable, Any], predictions: bool, location: Location
-) -> Card:
+def _test_card(row: int, example: dict[Hashable, Any], found: Examples, location: Location) -> Card:
     id_, label = str(example["id"]), str(example["label"])
     href = "explain?" + urlencode(location.without_selection().parameters(test=id_))
     text = str(example["text"]) if "text" in example else None
     title = None if text is None else id_
     who, file = with_file(example), _file_name(example)
-    if not predictions:
+    if not found.has_predictions:
         return Card(row, label, "", _hint(who, label), href=href, title=title, text=text, file=file)
-    predicted = predicted_text(example["predicted"])
+    words = prediction_words(example["predicted"], found.predicted)
     confidence = CONFIDENCE.text(example["confidence"]) if "confidence" in example else ""
     facts = [f"confidence {confidence}"] if confidence else []
-    note, wrong = f"predicted {predicted}", False
+    note, wrong = words, False
     if "correct" in example:
         wrong = not example["correct"]
-        note = f"✕ {predicted}" if wrong else "✓ correct"
+        note = f"✕ {predicted_text(example['predicted'])}" if wrong else "✓ correct"
         facts.insert(0, "wrong" if wrong else "correct")
-    about = f"predicted {predicted}" + (f" ({', '.join(facts)})" if facts else "")
+    about = words + (f" ({', '.join(facts)})" if facts else "")
     hint = _hint(who, label, about)
     return Card(row, label, note, hint, confidence, wrong, href, title, text, file=file)
 

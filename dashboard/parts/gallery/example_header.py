@@ -24,6 +24,7 @@ from engine.store.quantities import (
     MEASURES,
     OUTPUT,
     PREDICTED,
+    PREDICTIONS,
     PROBABILITY,
     predicted_text,
 )
@@ -160,7 +161,7 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
     if outcomes is not None and outcomes.expected:
         facts.append(("Expected", _clamped(example[outcomes.expected])))
     if "predicted" in example:
-        facts.append(("Predicted", _clamped(predicted_text(example["predicted"]))))
+        facts.append(prediction_fact(study, example["predicted"]))
         if "error" in example:
             error = ERROR.text(example["error"])
             facts.append(("Error", f"{error}<small>predicted minus true label</small>"))
@@ -174,6 +175,14 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
         facts.append(("File", _clamped(file)))
     entries = "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in facts)
     return f'{verdict}<dl class="dl-facts">{entries}</dl>'
+
+
+def prediction_fact(study: StudyReader, predicted: Any) -> tuple[str, str]:
+    """Name and HTML of what is predicted."""
+    kind = study.dataset.predicted
+    quantity, words = PREDICTIONS[kind], _clamped(predicted_text(predicted, kind))
+    unit = "" if quantity == PREDICTED else f"<small>{quantity.unit}</small>"
+    return quantity.name.capitalize(), words + unit
 
 
 def measures(columns: Mapping[str, Any]) -> list[tuple[str, str]]:

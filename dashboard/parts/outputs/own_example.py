@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from dashboard.names import short
-from dashboard.parts.gallery.example_header import measures, odds
+from dashboard.parts.gallery.example_header import measures, odds, prediction_fact
 from dashboard.parts.outputs.chooser import choose_output
 from dashboard.parts.outputs.wording import shortened
 from engine.applications.live import QueryResult
-from engine.store.quantities import CONFIDENCE, OUTPUT, predicted_text
+from engine.store.quantities import CONFIDENCE, OUTPUT
 from engine.store.text import counted
 from engine.study.example_outputs import Known, by_likelihood
 from engine.study.output_names import NamedOutput, resolve_output
@@ -33,12 +32,10 @@ def known_of(study: StudyReader, result: QueryResult) -> Known:
     return Known(None, str(result.predicted), likeliest)
 
 
-def facts(result: QueryResult) -> list[tuple[str, str]]:
+def facts(study: StudyReader, result: QueryResult) -> list[tuple[str, str]]:
     """Name and HTML of each fact about the prediction."""
-    of = counted(result.predicting, "checkpoint")
-    predicted = result.predicted
-    words = short(predicted_text(predicted))
-    found = [("Predicted", f"{escape(words)}<small>by {of}</small>")]
+    name, words = prediction_fact(study, result.predicted)
+    found = [(name, f"{words}<small>by {counted(result.predicting, 'checkpoint')}</small>")]
     if result.completed is not None:
         found = []  # it is shown what is found
     found += measures(result.measures)

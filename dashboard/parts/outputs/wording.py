@@ -11,25 +11,32 @@ from dashboard.names import short
 from dashboard.parts.layout.page_title import title
 from dashboard.read.rows_in_words import having
 from dashboard.read.studies import Examples
-from engine.store.quantities import predicted_text
+from engine.store.quantities import PREDICTIONS, predicted_text
 from engine.study.example_outputs import Known
 from engine.study.output_names import NamedOutput
 
 
-def question_title(output: NamedOutput, example: Mapping[Hashable, Any], known: Known) -> str:
-    """HTML of the title of a page that explains an output of a test example."""
+def question_title(
+    output: NamedOutput, example: Mapping[Hashable, Any], known: Known, kind: str
+) -> str:
+    """HTML of the title of a page that explains an output of a test example.
+
+    Args:
+        kind: What is predicted, if it is a number (`engine.store.records.Dataset.predicted`).
+    """
     id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
         return title(label or id_, id_ if label else "")
-    predicted = short(predicted_text(example["predicted"]))
+    predicted = short(predicted_text(example["predicted"], kind))
+    predicts = f"{PREDICTIONS[kind].name} {predicted}"
     if "correct" not in example:
         labeled = f", labeled {label}" if label else ""
-        caption = f"for {id_}{labeled}, predicted {predicted}"
+        caption = f"for {id_}{labeled}, {predicts}"
     elif example["correct"]:
         caption = f"for {id_}, correct"
     else:
         which = f", which is {label}" if label else ""
-        caption = f"for {id_}{which}, predicted {predicted}"
+        caption = f"for {id_}{which}, {predicts}"
     return title(question(output, known), caption)
 
 

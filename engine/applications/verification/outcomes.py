@@ -78,9 +78,8 @@ def _before(study: StudyReader, algorithm: str) -> list[str]:
     """What the checkpoints together predict for each test example, named as answers are."""
     outcomes = outcomes_named(study.dataset.outcomes)
     if outcomes is None:
-        return [
-            predicted_text(one) for one in read_predictions(study, "test", algorithm)["predicted"]
-        ]
+        found = read_predictions(study, "test", algorithm)["predicted"]
+        return [predicted_text(one, study.dataset.predicted) for one in found]
     record = read_mean_records(study, "test", algorithm)[outcomes.record]
     return outcomes.names(outcomes.answers(record), study.dataset.classes)
 

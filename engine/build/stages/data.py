@@ -117,6 +117,7 @@ def run(run: Run) -> None:
         warnings=[*source.warnings, *remarks.warnings],
         notes=[*source.notes, *remarks.notes],
         choices=[asdict(choice) for choice in task.output_choices],
+        predicted=task.predicted,
     )
     store.write_json(layout.dataset_file(study.root), asdict(dataset), fingerprint)
     layout.data_begun_file(study.root).unlink(missing_ok=True)
