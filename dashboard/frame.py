@@ -21,6 +21,7 @@ SHEETS = (
     "variables",
     "frame",
     "page",
+    "trajectories",
     "figures",
     "charts",
     "verdicts",

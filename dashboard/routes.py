@@ -24,6 +24,7 @@ from dashboard.api.server import api_routes
 from dashboard.login import picture_key
 from dashboard.parts.palette.search import offers
 from dashboard.read import sprite_sheets
+from dashboard.read.sprite_sheets import frames_sheet
 from dashboard.workspaces import OLD_ADDRESSES, PAGES
 from engine import store
 from engine.data.fitting import is_by_reference
@@ -35,6 +36,7 @@ from engine.store.layout import Split
 from engine.study.examples import read_picture
 from engine.study.reader import StudyReader
 from engine.study.thumbnails import read_sheet
+from engine.study.trajectories import read_trajectory
 
 FOREVER = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -104,6 +106,16 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404) from error
         return Response(file.getvalue(), media_type="image/png", headers=FOREVER)
 
+    def frames(request: Request) -> Response:
+        """How a test example came about that the models made."""
+        dataset(request)
+        found = read_trajectory(StudyReader.open(root), request.path_params["row"])
+        if found is None:
+            raise HTTPException(404)
+        file = io.BytesIO()
+        frames_sheet(found).save(file, "PNG")
+        return Response(file.getvalue(), media_type="image/png", headers=FOREVER)
+
     def server(request: Request) -> Response:
         if request.path_params["token"] != os.environ.get(TOKEN_VARIABLE):
             raise HTTPException(404)
@@ -142,6 +154,7 @@ def routes(root: Path) -> list[BaseRoute]:
         Route("/dataloupe/sprites/{key}/{split}/{sheet:int}.webp", stored),
         Route("/dataloupe/sprites/{key}/{split}/of/{rows}.webp", gathered),
         Route("/dataloupe/pictures/{key}/{split}/{row:int}.png", picture),
+        Route("/dataloupe/frames/{key}/{split}/{row:int}.png", frames),
         Route("/dataloupe/server/{token}", server),
         Mount("/dataloupe/fonts", app=fonts),
         *api_routes(root),

@@ -187,6 +187,16 @@ def squares_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 @pytest.fixture(scope="session")
+def made_study(squares_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A whole study of what the models of `squares_study` made. Read it, never write into it."""
+
+    def write(folder: Path) -> Study:
+        return diffusion.made_study(squares_study, folder / "study")
+
+    return Study.open(built_once(tmp_path_factory, "made", write))
+
+
+@pytest.fixture(scope="session")
 def pairs_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of pictures with captions. Read it, never write into it."""
     return Study.open(built_once(tmp_path_factory, "pairs", pairs.pairs_study))

@@ -22,6 +22,11 @@ def pictures_url(study: StudyReader, split: Split) -> str:
     return f"{_address('pictures', study, split)}/{{}}.png"
 
 
+def frames_url(study: StudyReader, row: int) -> str:
+    """URL of the frames of a test example that the models made: `frames_sheet`."""
+    return f"{_address('frames', study, 'test')}/{row}.png"
+
+
 def gathered_url(study: StudyReader, split: Split, rows: tuple[int, ...]) -> str:
     """URL of one sheet of these rows, in order. Starts making the sheet."""
     gathered(study.root, study.dataset.fingerprint, split, rows)

@@ -9,9 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from engine.store.layout import Split
 from engine.study.reader import StudyReader
 from engine.study.thumbnails import gathered_sheet
+from engine.study.trajectories import Trajectory
 
 _pool = ThreadPoolExecutor(2, thread_name_prefix="sheets")
 
@@ -24,3 +28,10 @@ def gathered(root: Path, fingerprint: str, split: Split, rows: tuple[int, ...]) 
         fingerprint: Of the study's data, so that changed data make a new sheet.
     """
     return _pool.submit(lambda: gathered_sheet(StudyReader.open(root), split, rows))
+
+
+def frames_sheet(way: Trajectory) -> Image.Image:
+    """The frames of a way side by side: what the model saw above, what it made out below."""
+    lines = [np.concatenate(list(line), axis=2) for line in (way.frames, way.denoised)]
+    pixels = np.concatenate(lines, axis=1)
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))

@@ -27,7 +27,7 @@ from dashboard.parts.controls.selection_bar import bar_of_chosen
 from dashboard.parts.curation.decision_export import export_training
 from dashboard.parts.gallery.beside import PARAMETER, choose_beside, side_by_side
 from dashboard.parts.gallery.cards import test_cards
-from dashboard.parts.gallery.example_header import subject
+from dashboard.parts.gallery.example_header import only_facts, subject
 from dashboard.parts.gallery.explanation import (
     influence_gallery,
     influence_groups,
@@ -36,11 +36,13 @@ from dashboard.parts.gallery.explanation import (
     similar_group,
 )
 from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.gallery.origins import origins
 from dashboard.parts.gallery.similar_examples import (
     compared,
     show_switch,
     wait_for_similarity,
 )
+from dashboard.parts.gallery.trajectory import show_way, way_of
 from dashboard.parts.layout.build_progress import building, unpredicted
 from dashboard.parts.layout.messages import notice
 from dashboard.parts.layout.page_fragment import part
@@ -337,6 +339,8 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
                         "training with or without an example. Relabel, export the decisions, and "
                         "build again.",
                     )
+    if show not in (SIMILAR, WORDS) and method is not None:
+        origins(study, row, training, scores, strongest, here, kind)
     if (
         show != SIMILAR
         and method is not None
@@ -365,7 +369,12 @@ if other is not None and method is not None and stored:
 
 side, main = st.columns([0.24, 0.76], gap="large")
 with side:
-    subject(study, algorithm, "test", row, example)
+    way = way_of(study, row)
+    if way is None:
+        subject(study, algorithm, "test", row, example)
+    else:
+        show_way(study, row, example, way, output)
+        only_facts(study, algorithm, "test", row, example)
     if found.has_predictions:
         show_found_instead(study, row, found, location, open_example)
     if not found.has_predictions and method is not None:

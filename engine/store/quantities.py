@@ -169,8 +169,8 @@ LOGIT_GAP = Quantity("logit gap", "logits", _signed, 3)
 """Logit of the true label minus the largest other: 0 is where the predicted class changes."""
 PREDICTED = Quantity("predicted", "the label's", _predicted, 6)
 """A predicted number."""
-MODEL_ERROR = Quantity("error", "mean squared", _significant, 3)
-"""What a model is off by on an example of which it predicts no label, such as noise in a picture."""
+DENOISING_ERROR = Quantity("error", "mean squared, at all timesteps", _significant, 3)
+"""What models are off by where they take noise away; nothing is predicted of a label."""
 ERROR = Quantity("error", "the label's", _signed, 3)
 """Predicted number minus label."""
 SIZE = Quantity("size", "the label's", _significant, 3)
@@ -193,6 +193,8 @@ COORDINATE = Quantity("coordinate", "", _signed, 3)
 """Of an example along a distinguishing direction."""
 P_VALUE = Quantity("p", "probability under chance", _general, 2)
 SIMILARITY = Quantity("similarity", "cosine", _decimals, 3)
+DISTANCE = Quantity("distance", "root mean square, at most 1", _significant, 2)
+"""Of the differences of two pictures' values."""
 CAPTION_RANK = Quantity("rank of the caption", "", _whole, 0)
 """Of the own caption among those that the picture finds, from 1."""
 PICTURE_RANK = Quantity("rank of the picture", "", _whole, 0)
@@ -211,7 +213,7 @@ MEASURES = {
 """Columns of predictions that some tasks give beside the output."""
 
 
-PREDICTIONS = {"prediction": PREDICTED, "error": MODEL_ERROR}
+PREDICTIONS = {"prediction": PREDICTED, "denoising-error": DENOISING_ERROR}
 """What a number in the column `predicted` can be (`engine.store.records.Dataset.predicted`)."""
 
 

@@ -15,7 +15,6 @@ from engine.cli.main import main
 from engine.store import layout
 from engine.store.errors import DataloupeError, MissingCapability, SpecError, StoreError
 from engine.study.examples import read_stacked_arrays
-from engine.study.reader import StudyReader
 from engine.tasks import load_task
 from tests.builders import diffusion
 from tests.builders.copies import copy_of
@@ -23,25 +22,8 @@ from tests.builders.copies import copy_of
 COUNT, HELD_OUT = 4, diffusion.N_TEST
 
 
-def without_bank(study: StudyReader) -> Study:
-    """The study, whose build trains no subset runs."""
-    path = layout.spec_file(study.root)
-    path.write_text(path.read_text().replace("masks = 15", "masks = 0"))
-    return Study.open(study.root)
-
-
-@pytest.fixture(scope="module")
-def made(squares_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study of pictures that two checkpoints made, built."""
-    folder = tmp_path_factory.mktemp("made") / "study"
-    options = {"count": COUNT, "seed": 6, "steps": 10, "frames": 3}
-    study = without_bank(generate(squares_study, folder, **options))
-    study.build("cpu", workers=0)
-    return Study.open(study.root)
-
-
-def test_its_test_split_was_made_from_the_same_seeds_by_each_checkpoint(made: Study) -> None:
-    table = made.table("test")
+def test_its_test_split_was_made_from_the_same_seeds_by_each_checkpoint(made_study: Study) -> None:
+    table = made_study.table("test")
     assert len(table) == 2 * COUNT + HELD_OUT
     own = table[table["origin"] == "made"]
     assert own["id"].tolist()[:2] == ["seed-6-by-0", "seed-7-by-0"]
@@ -51,49 +33,51 @@ def test_its_test_split_was_made_from_the_same_seeds_by_each_checkpoint(made: St
     assert (table["origin"][2 * COUNT :] == "held out").all()
 
 
-def test_what_was_there_before_has_the_same_outputs(made: Study, squares_study: Study) -> None:
+def test_what_was_there_before_has_the_same_outputs(
+    made_study: Study, squares_study: Study
+) -> None:
     """The models, the seeds of their noise and the pictures are the same."""
     for split, start in (("train", 0), ("test", 2 * COUNT)):
-        old, new = (study.predictions(split) for study in (squares_study, made))
+        old, new = (study.predictions(split) for study in (squares_study, made_study))
         np.testing.assert_array_equal(new["output"][start:], old["output"])
-        arrays = [read_stacked_arrays(study, split) for study in (squares_study, made)]
+        arrays = [read_stacked_arrays(study, split) for study in (squares_study, made_study)]
         for name in ("input", "class_labels", "key"):
             np.testing.assert_array_equal(arrays[1][name][start:], arrays[0][name])
-    assert made.table("train")["id"].tolist() == squares_study.table("train")["id"].tolist()
+    assert made_study.table("train")["id"].tolist() == squares_study.table("train")["id"].tolist()
 
 
-def test_trajectories_are_kept(made: Study) -> None:
-    found = store.read_tensors(layout.trajectories_file(made.root))
+def test_trajectories_are_kept(made_study: Study) -> None:
+    found = store.read_tensors(layout.trajectories_file(made_study.root))
     frames, denoised = found["frames"], found["denoised"]
     assert frames.shape == denoised.shape == (2 * COUNT, 3, 1, 8, 8)
     assert found["timesteps"].tolist() == [50, 28, 1]
     np.testing.assert_array_equal(frames[:COUNT, 0], frames[COUNT:, 0], "they start from one noise")
     assert (frames[:COUNT, 1] != frames[COUNT:, 1]).any()
-    pictures = read_stacked_arrays(made, "test")["input"][: 2 * COUNT]
+    pictures = read_stacked_arrays(made_study, "test")["input"][: 2 * COUNT]
     np.testing.assert_array_equal(denoised[:, -1], pictures)
 
 
 def test_made_pictures_are_explained_and_can_be_trained_without_some(
-    made: Study, tmp_path: Path
+    made_study: Study, tmp_path: Path
 ) -> None:
-    made = copy_of(made, tmp_path / "own")
+    made = copy_of(made_study, tmp_path / "own")
     found = made.explain("seed-6-by-1")
     assert found.supporting
     verified = made.verify([found.supporting[0].id], tests=["seed-6-by-1"], seeds=1, workers=0)
     assert verified.outcomes[0].without
 
 
-def test_a_picture_follows_from_its_seed(made: Study, squares_study: Study) -> None:
+def test_a_picture_follows_from_its_seed(made_study: Study, squares_study: Study) -> None:
     from engine.build.models import load_checkpoint
 
     make = load_task("diffusion").generate
     assert make is not None
-    model, encoding = load_checkpoint(squares_study, "unet", 1, "cpu"), made.dataset.encoding
+    model, encoding = load_checkpoint(squares_study, "unet", 1, "cpu"), made_study.dataset.encoding
     alone = make(model, encoding, np.array([8]), 10, 2)
-    table = made.table("test")
+    table = made_study.table("test")
     row = table.index[(table["seed"] == 8) & (table["checkpoint"] == 1)][0]
     np.testing.assert_array_equal(
-        alone.pictures[0], read_stacked_arrays(made, "test")["input"][row]
+        alone.pictures[0], read_stacked_arrays(made_study, "test")["input"][row]
     )
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from engine import Study
+from engine.build.generating import generate
+from engine.store import layout
+from engine.study.reader import StudyReader
 
 SIDE, N_TRAIN, N_TEST = 8, 96, 20
 CLASSES = ("left", "right")
@@ -73,3 +76,15 @@ def squares_study(folder: Path, task: str = "") -> Study:
         task: Further lines of `[task]`.
     """
     return Study.create(folder / "study", SPEC.format(source=write_squares(folder), task=task))
+
+
+def without_bank(study: StudyReader) -> Study:
+    """The study, whose build trains no subset runs."""
+    path = layout.spec_file(study.root)
+    path.write_text(path.read_text().replace("masks = 15", "masks = 0"))
+    return Study.open(study.root)
+
+
+def made_study(squares: StudyReader, root: Path) -> Study:
+    """A study of what the checkpoints of another one made, not built."""
+    return without_bank(generate(squares, root, count=4, seed=6, steps=10, frames=3))

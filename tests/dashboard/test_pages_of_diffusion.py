@@ -85,7 +85,7 @@ def test_what_is_known_of_a_picture_is_its_error(
 
 
 def test_the_legend_of_the_map_has_colors_of_its_own(own: Study, visit: Any) -> None:
-    """Plotly draws the entry of a trace that is colored by numbers in black, on dark ground, too."""
+    """Plotly draws the entry of a trace that numbers color in black, on dark ground, too."""
     app = visit(own, "map")
     traces = json.loads(app.get("plotly_chart")[0].proto.spec)["data"]
     listed = [one for one in traces if one.get("showlegend", True) and one["type"] == "scatter"]

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from dashboard.names import file_of
@@ -29,6 +30,7 @@ from engine.store.quantities import (
     predicted_text,
 )
 from engine.study.capabilities import has
+from engine.study.groups import group_columns
 from engine.study.models import read_probabilities
 from engine.study.reader import StudyReader
 from engine.tasks.outcomes import outcomes_named
@@ -170,6 +172,12 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
             facts.append(("Confidence", f"{confidence}<small>in its prediction</small>"))
         facts += measures({str(name): value for name, value in example.items()})
         facts += _output(study, example)
+    if not example["label"]:  # what it has instead
+        facts += [
+            (name.capitalize(), _clamped(_whole(example[name])))
+            for name in group_columns(study)
+            if pd.notna(example.get(name)) and not name.startswith("original_")
+        ]
     facts.append(("Example", f"{_clamped(example['id'])}<small>row {row:,}</small>"))
     if (file := file_of(example)) is not None:
         facts.append(("File", _clamped(file)))
@@ -197,10 +205,16 @@ def measures(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _whole(value: object) -> object:
+    """A whole number as such, even if others of its column are missing."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _output(study: StudyReader, example: dict[Hashable, Any]) -> list[tuple[str, str]]:
-    """The model output, unless it is the prediction itself."""
+    """The model output, unless it is the prediction itself, or minus that."""
     output = float(example["output"])
-    if predicted_text(example["predicted"]) == PREDICTED.text(output):
+    predicted = PREDICTED.text(output), PREDICTED.text(-output)
+    if predicted_text(example["predicted"]) in predicted:
         return []
     words = odds(output) if has(study, "classes") else escape(study.dataset.output_title)
     name = escape(output_name(study.dataset).capitalize())

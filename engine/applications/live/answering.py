@@ -26,6 +26,7 @@ from engine.store.quantities import MEASURES
 from engine.study.capabilities import has
 from engine.study.example_outputs import read_known
 from engine.study.examples import read_stacked_arrays
+from engine.study.group_sums import sums_by_group
 from engine.study.models import read_mean_records
 from engine.study.output_names import (
     NamedOutput,
@@ -142,6 +143,7 @@ def _attribute(
         oppose=oppose[oppose >= 0],
         oppose_scores=top.oppose_score[0][oppose >= 0],
         oppose_total=float(scores.sum(where=scores < 0)),
+        by_group=sums_by_group(loaded.study, scores[0]),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.store.layout import Split
 from engine.store.records import View
+from engine.study.group_sums import GroupSums
 from engine.study.output_names import NamedOutput
 from engine.tasks import Given
 
@@ -101,6 +102,7 @@ class Attributed:
         support, oppose: Training rows.
         support_scores, oppose_scores: Their scores.
         support_total, oppose_total: Sums of all scores of that sign.
+        by_group: Column of the training examples → its groups' shares of these sums.
     """
 
     output: NamedOutput
@@ -112,6 +114,7 @@ class Attributed:
     oppose: np.ndarray
     oppose_scores: np.ndarray
     oppose_total: float
+    by_group: Mapping[str, GroupSums]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""How the test examples came about that the study's own models made, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from engine import store
+from engine.store import layout
+from engine.study.reader import StudyReader
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Some steps of the way of one example, from noise on.
+
+    Attributes:
+        frames: What the model saw, uint8 `[frames, channels, height, width]`.
+        denoised: What it made out in it, of the same shape.
+        timesteps: Of each frame, from 1, falling.
+    """
+
+    frames: np.ndarray
+    denoised: np.ndarray
+    timesteps: tuple[int, ...]
+
+
+def read_trajectory(study: StudyReader, row: int) -> Trajectory | None:
+    """The way of a test example; None if it was not made by the study's models."""
+    path = layout.trajectories_file(study.root)
+    if not path.exists():
+        return None
+    found = store.read_tensors(path)
+    if row >= len(found["frames"]):  # those that were made come first
+        return None
+    timesteps = tuple(int(step) for step in found["timesteps"])
+    return Trajectory(found["frames"][row], found["denoised"][row], timesteps)
+
+
+def ranges_of(timesteps: Sequence[int], total: int) -> list[tuple[int, int]]:
+    """The first and the last timestep that each frame stands for: all that are nearest to it.
+
+    Args:
+        timesteps: Of the frames, from 1, falling.
+        total: How many there are.
+    """
+    borders = [total, *((a + b) // 2 for a, b in pairwise(timesteps)), 0]
+    return [(low + 1, high) for high, low in pairwise(borders)]

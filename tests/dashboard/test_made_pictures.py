@@ -1,0 +1,99 @@
+"""Explain for pictures that the models made: frames, groups, and what they look like."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+import dashboard.read.live_queries
+from dashboard.parts.gallery import copy_or_cause
+from dashboard.read.live_queries import Workers
+from dashboard.read.picture_urls import frames_url
+from dashboard.routes import routes
+from engine import Study
+from engine.study.nearest_values import Nearest, nearest_in_values
+from engine.study.trajectories import read_trajectory
+from tests.builders.page_contents import cards, everything
+
+MADE, HELD_OUT = "seed-7-by-1", "test-0"
+
+
+@pytest.fixture(autouse=True)
+def kept_workers(monkeypatch: pytest.MonkeyPatch, workers: Workers) -> None:
+    """Live asks the workers that all tests share, which end."""
+    monkeypatch.setattr(dashboard.read.live_queries, "_workers", lambda: workers)
+
+
+def test_the_slider_explains_the_timesteps_around_a_frame(made_study: Study, visit: Any) -> None:
+    app = visit(made_study, "explain", test=MADE)
+    slider = app.select_slider(key="frame")
+    assert slider.value == "finished"
+    assert [one["row"] for one in cards(app)][:3] == rows_of(made_study, None)
+    for stop, words in (("50", "40-50"), ("1", "1-14"), ("28", "15-39")):
+        app.select_slider(key="frame").set_value(stop).run()
+        assert app.query_params["output"] == f"timesteps:{words}"
+        assert f"Which training pictures support timesteps {words}?" in everything(app)
+        assert [one["row"] for one in cards(app)][:3] == rows_of(made_study, f"timesteps:{words}")
+    assert "Seen at timestep 28" in everything(app)
+    app.select_slider(key="frame").set_value("finished").run()
+    assert "output" not in app.query_params
+
+
+def rows_of(study: Study, output: str | None) -> list[int]:
+    return [one.row for one in study.explain(MADE, 3, output=output).supporting]
+
+
+def test_a_range_chosen_by_name_is_shown_by_the_nearest_frame(
+    made_study: Study, visit: Any
+) -> None:
+    app = visit(made_study, "explain", test=MADE, output="timesteps:20-30")
+    assert app.select_slider(key="frame").value == "28"
+
+
+def test_held_out_pictures_have_no_frames(made_study: Study, visit: Any) -> None:
+    app = visit(made_study, "explain", test=HELD_OUT)
+    assert not app.get("select_slider")
+    assert "Copy or cause?" not in everything(app)
+    assert "of the support comes from" in everything(app)
+
+
+def test_groups_and_nearest_pictures(made_study: Study, visit: Any) -> None:
+    app = visit(made_study, "explain", test=MADE)
+    text = everything(app)
+    assert "of the support comes from" in text
+    row = made_study.explain(MADE).row
+    found = nearest_in_values(made_study, row)
+    assert found is not None
+    near = cards(app, gallery=1)
+    assert [one["row"] for one in near] == found.rows[: len(near)].tolist()
+    assert "No copy: the nearest training picture" in text
+    assert len(cards(app, group=1, gallery=1)) == len(near)
+
+
+def test_a_copy_is_pointed_out(
+    made_study: Study, visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Nearest(np.arange(50), np.linspace(0.01, 1, 50))
+    monkeypatch.setattr(copy_or_cause, "nearest", lambda *_: copy)
+    text = everything(visit(made_study, "explain", test=MADE))
+    assert "Memorized? The nearest training picture, train-0, is at 2% of the mean" in text
+
+
+def test_frames_come_as_one_sheet(made_study: Study, squares_study: Study) -> None:
+    client = TestClient(Starlette(routes=routes(made_study.root)))
+    way = read_trajectory(made_study, 5)
+    assert way is not None
+    answer = client.get(frames_url(made_study, 5))
+    sheet = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert sheet.shape == (16, 24)
+    np.testing.assert_array_equal(sheet[:8, 8:16], way.frames[1, 0])
+    np.testing.assert_array_equal(sheet[8:, 16:], way.denoised[2, 0])
+    assert "immutable" in answer.headers["cache-control"]
+    assert client.get(frames_url(made_study, 8)).status_code == 404
+    assert client.get(frames_url(squares_study, 0)).status_code == 404
