@@ -147,7 +147,7 @@ OF_TRAINING = (*(one for one in SLICE if one.name not in ("only", SORT.name)), D
 DISPLAY = {
     "training-set": ("view",),
     "map": ("colour", "lasso"),
-    "explain": ("beside", "tokens", "find"),
+    "explain": ("beside", "tokens", "find", "over"),
     "training": ("tokens", "find"),
     "brittle": ("removed",),
     "compare": ("pane", "side", "direction"),

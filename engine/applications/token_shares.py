@@ -220,7 +220,7 @@ def _kept_by_threshold(
     """The share of each score that the soft threshold leaves; 0 where it takes all of it."""
     if not loaded.solver.soft_threshold:
         return np.ones(len(rows))
-    scores = loaded.unthresholded(arrays, output)
+    scores = loaded.unthresholded(arrays, [output])
     left = loaded.thresholded(scores)[0, rows]
     shares: np.ndarray = np.divide(left, scores[0, rows], out=np.zeros(len(rows)), where=left != 0)
     return shares

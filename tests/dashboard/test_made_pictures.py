@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from dashboard.routes import routes
 from engine import Study
 from engine.study.nearest_values import Nearest, nearest_in_values
 from engine.study.trajectories import read_trajectory
-from tests.builders.page_contents import cards, everything
+from tests.builders.page_contents import cards, everything, words
 
 MADE, HELD_OUT = "seed-7-by-1", "test-0"
 
@@ -35,11 +36,11 @@ def test_the_slider_explains_the_timesteps_around_a_frame(made_study: Study, vis
     slider = app.select_slider(key="frame")
     assert slider.value == "finished"
     assert [one["row"] for one in cards(app)][:3] == rows_of(made_study, None)
-    for stop, words in (("50", "40-50"), ("1", "1-14"), ("28", "15-39")):
+    for stop, steps in (("50", "40-50"), ("1", "1-14"), ("28", "15-39")):
         app.select_slider(key="frame").set_value(stop).run()
-        assert app.query_params["output"] == f"timesteps:{words}"
-        assert f"Which training pictures support timesteps {words}?" in everything(app)
-        assert [one["row"] for one in cards(app)][:3] == rows_of(made_study, f"timesteps:{words}")
+        assert app.query_params["output"] == f"timesteps:{steps}"
+        assert f"Which training pictures support timesteps {steps}?" in everything(app)
+        assert [one["row"] for one in cards(app)][:3] == rows_of(made_study, f"timesteps:{steps}")
     assert "Seen at timestep 28" in everything(app)
     app.select_slider(key="frame").set_value("finished").run()
     assert "output" not in app.query_params
@@ -97,3 +98,18 @@ def test_frames_come_as_one_sheet(made_study: Study, squares_study: Study) -> No
     assert "immutable" in answer.headers["cache-control"]
     assert client.get(frames_url(made_study, 8)).status_code == 404
     assert client.get(frames_url(squares_study, 0)).status_code == 404
+
+
+def test_influence_over_the_timesteps_on_request(made_study: Study, visit: Any) -> None:
+    app = visit(made_study, "explain", test=MADE)
+    assert "dl-multiples" not in words(app)
+    app.button(key="over_timesteps").click().run()
+    assert app.query_params["over"] == "timesteps"
+    charts = re.findall(r'class="dl-steps" role="img" aria-label="([^"]*)"', words(app))
+    strongest = [one["row"] for one in cards(app)][:6]
+    assert [one.split(",")[0] for one in charts[:6]] == [f"train-{row}" for row in strongest]
+    assert all(f"by timesteps: {name}" in charts[0] for name in ["40-50"])
+    assert [one.split(",")[0] for one in charts[-2:]] in (["left", "right"], ["right", "left"])
+    # A picture that was held out has no frames: the timesteps are cut in equal parts.
+    held_out = visit(made_study, "explain", test=HELD_OUT, over="timesteps")
+    assert "by timesteps: 48-50" in words(held_out)

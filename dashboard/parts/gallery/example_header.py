@@ -126,10 +126,14 @@ def _rounded(ratio: float) -> str:
 
 
 def picture_html(
-    study: StudyReader, split: Split, row: int, example: Mapping[Hashable, Any]
+    study: StudyReader, split: Split, row: int, example: Mapping[Hashable, Any], most: int = SIDE
 ) -> str:
-    """HTML of an example's picture, cut from its sprite sheet."""
-    side = thumbnail_side(study.dataset.cell, SIDE)
+    """HTML of an example's picture, cut from its sprite sheet.
+
+    Args:
+        most: Pixels of its side.
+    """
+    side = thumbnail_side(study.dataset.cell, most)
     sheet, position = divmod(row, SPRITES_PER_SHEET)
     left, top, _, _ = thumbnail_box(position, 1)
     columns, rows = COLUMNS, thumbnail_box(_last_position(study, split, sheet), 1)[3]

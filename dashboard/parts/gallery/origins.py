@@ -1,4 +1,4 @@
-"""Beyond the strongest examples: the groups that support a prediction, and whether it is a copy."""
+"""Beyond the strongest examples: groups that support a prediction, timesteps, copies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 
 from dashboard.location import Location
 from dashboard.parts.gallery.copy_or_cause import copy_or_cause
+from dashboard.parts.gallery.over_timesteps import over_timesteps
 from dashboard.parts.gallery.support_groups import support_groups
 from dashboard.read.group_sums import stored_sums
 from dashboard.read.studies import Examples
 from engine.applications.live import Attributed
+from engine.study.example_outputs import live_missing
 from engine.study.reader import StudyReader
 from engine.study.trajectories import read_trajectory
 
@@ -25,7 +27,7 @@ def origins(
     here: Location,
     kind: str,
 ) -> None:
-    """Show both, as far as they are known.
+    """Show them, as far as they are known.
 
     Args:
         scores: Of an output that is computed live; None: those that are stored.
@@ -38,5 +40,7 @@ def origins(
     else:
         sums = dict(scores.by_group)
     support_groups(sums, kind)
+    if not live_missing(study, here.algorithm):
+        over_timesteps(study, row, training, strongest, here, kind)
     if read_trajectory(study, row) is not None:
         copy_or_cause(study, row, training, strongest, here, kind)

@@ -70,7 +70,7 @@ def _bars(sums: GroupSums, column: str, kind: str) -> str:
 def _row(name: str, support: float, oppose: float, examples: float, largest: float) -> str:
     cells = "".join(
         f'<td data-sign="{sign}"><span>{SHARE.text(share)}</span>'
-        f'<i style="width:{100 * min(1.0, share / largest):.1f}%"></i></td>'
+        f'<i style="--size:{min(1.0, share / largest):.3f}"></i></td>'
         for sign, share in (("support", support), ("oppose", oppose), ("all", examples))
     )
     return f'<tr><th scope="row"><bdi>{escape(name)}</bdi></th>{cells}</tr>'

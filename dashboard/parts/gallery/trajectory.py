@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+import numpy as np
 import streamlit as st
 
 from dashboard.location import choose
@@ -20,6 +21,8 @@ from engine.study.reader import StudyReader
 from engine.study.trajectories import Trajectory, ranges_of, read_trajectory
 
 KEY = "frame"
+PARTS = 10
+"""Of all timesteps, where there are no frames."""
 FINISHED = "finished"
 SEEN, MADE_OUT = 0, 1
 """Lines of the sheet of frames."""
@@ -43,11 +46,8 @@ def show_way(
     Args:
         output: What is explained now.
     """
-    family = _family(study)
-    assert family is not None
-    ranges = ranges_of(way.timesteps, int(study.dataset.encoding["timesteps"]))
-    names = [NamedOutput(family, (f"{first}-{last}",)).name for first, last in ranges]
-    chosen = _frame(output, family, ranges)
+    outputs = ranges_over(study, row)
+    chosen = _frame(output, outputs)
     if chosen is None:
         st.html(f'<div class="dl-subject">{picture_html(study, "test", row, example)}</div>')
     else:
@@ -57,7 +57,7 @@ def show_way(
 
     def moved() -> None:
         stop = st.session_state[KEY]
-        choose(output=None if stop == FINISHED else names[stops.index(stop)])
+        choose(output=None if stop == FINISHED else outputs[stops.index(stop)].name)
 
     st.select_slider(
         "From noise to the picture",
@@ -70,19 +70,36 @@ def show_way(
     st.html(_strip(study, row, way, chosen))
 
 
+def ranges_over(study: StudyReader, row: int) -> list[NamedOutput]:
+    """Outputs of ranges that share out all timesteps, the noisiest first; none where outputs have
+    no timesteps. Of a made example they are those of its frames."""
+    family, total = _family(study), study.dataset.encoding.get("timesteps")
+    if family is None or total is None:
+        return []
+    way = read_trajectory(study, row)
+    steps = np.linspace(total, 1, min(PARTS, total)).round().astype(int).tolist()
+    ranges = ranges_of(steps if way is None else way.timesteps, total)
+    return [NamedOutput(family, (f"{first}-{last}",)) for first, last in ranges]
+
+
 def _family(study: StudyReader) -> OutputChoice | None:
     """The outputs of a range of timesteps."""
     return next((choice for choice in output_choices(study) if choice.takes == "range"), None)
 
 
-def _frame(output: NamedOutput, family: OutputChoice, ranges: list[tuple[int, int]]) -> int | None:
+def _frame(output: NamedOutput, outputs: list[NamedOutput]) -> int | None:
     """The frame that stands for what is explained; None for all of the way."""
-    if output.choice != family:
+    if output.choice.takes != "range":
         return None
-    first, last = map(int, output.classes[0].split("-"))
-    middle = (first + last) // 2
-    holding = [place for place, (low, high) in enumerate(ranges) if low <= middle <= high]
+    middle = sum(_ends(output)) // 2
+    holding = [place for place, one in enumerate(outputs) if middle in range(*_ends(one, 1))]
     return holding[0] if holding else None
+
+
+def _ends(output: NamedOutput, beyond: int = 0) -> tuple[int, int]:
+    """The first timestep of a range, and the last one or one beyond it."""
+    first, last = map(int, output.classes[0].split("-"))
+    return first, last + beyond
 
 
 def _large(study: StudyReader, row: int, way: Trajectory, chosen: int) -> str:

@@ -138,25 +138,23 @@ class Loaded:
         Args:
             output: None stands for the default.
         """
-        return self.thresholded(self.unthresholded(arrays, output))
+        return self.thresholded(self.unthresholded(arrays, [output]))
 
     def thresholded(self, scores: np.ndarray) -> np.ndarray:
-        """Scores after the soft threshold."""
-        threshold = np.float32(self.solver.soft_threshold) * scores.std()
+        """Scores `[outputs, n_train]` after the soft threshold."""
+        threshold = np.float32(self.solver.soft_threshold) * scores.std(axis=1, keepdims=True)
         left: np.ndarray = scores - np.clip(scores, -threshold, threshold)
         return left
 
-    def unthresholded(self, arrays: Arrays, output: Output | None = None) -> np.ndarray:
-        """Scores before the soft threshold, `[1, n_train]`."""
+    def unthresholded(self, arrays: Arrays, outputs: Sequence[Output | None]) -> np.ndarray:
+        """Scores of some outputs of the example before the soft threshold, `[outputs, n_train]`."""
         from engine.attribution.trak.new_examples import dual_scores, primal_scores
 
         batch = self._batch(arrays)
-        total = np.zeros((1, self.study.dataset.n_train), np.float32)
+        total = np.zeros((len(outputs), self.study.dataset.n_train), np.float32)
         for kept in self.checkpoints:
-            extractor = kept.extractor
-            if output is not None:
-                extractor = replace(extractor, output=kept.task.output_named(*output).value)
-            example = extractor.extract(batch)
+            parts = [_extractor_of(kept, output).extract(batch) for output in outputs]
+            example = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
             if self.solver.kind == "primal":
                 total += primal_scores(kept.inverse, kept.shards, example)
             else:
@@ -181,6 +179,13 @@ class Loaded:
         found = nearest(self.index, training, query, k, candidates)
         exists = found.index[0] >= 0
         return found.index[0][exists], found.similarity[0][exists]
+
+
+def _extractor_of(kept: Kept, output: Output | None) -> FeatureExtractor:
+    """The extractor of an output's gradients; None stands for the default."""
+    if output is None:
+        return kept.extractor
+    return replace(kept.extractor, output=kept.task.output_named(*output).value)
 
 
 def load(root: Path, algorithm: str) -> Loaded:
