@@ -21,7 +21,7 @@ from engine.build.stages.checkpoints import recipe_fingerprint
 from engine.build.tasks import task_for, task_of
 from engine.running import processes
 from engine.store import layout
-from engine.store.errors import DataloupeError, SpecError, UploadError
+from engine.store.errors import DataloupeError, MissingCapability, SpecError, UploadError
 from engine.study.examples import read_stacked_arrays
 from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
@@ -147,6 +147,7 @@ def check_replayable(study: StudyReader, algorithm: str) -> None:
 
     Raises:
         SpecError: The algorithm has only weights. UploadError: It was uploaded.
+        MissingCapability: It averages its weights.
     """
     if algorithm in study.uploads:
         raise UploadError(
@@ -158,6 +159,11 @@ def check_replayable(study: StudyReader, algorithm: str) -> None:
             f"algorithms.{algorithm} has only `weights`, and replay walks back through a training. "
             "Add the recipe that made them (epochs, batch_size, optimizer, learning_rate, ...) "
             f"under [algorithms.{algorithm}] in {layout.spec_file(study.root)}."
+        )
+    if study.algorithms[algorithm].averaging:
+        raise MissingCapability(
+            f"algorithms.{algorithm} averages its weights over training, and replay does not "
+            "differentiate through that. Set averaging = 0 to have exact scores."
         )
 
 

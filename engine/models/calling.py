@@ -22,6 +22,11 @@ WEIGHTS = "context_weights"
 a loss in which examples meet. It is there only where weights are not all 1, or derivatives by them
 are wanted."""
 
+DRAWS_FROM = "context_draws_from"
+"""Name of the int64 tensor `[batch]` with one number of a training and its epoch, for a loss that
+draws. What an example draws should follow from it and from the example alone: then it is the same
+without some of the others. Where it is missing, the loss draws as it likes."""
+
 
 def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a batch that the model takes, by name."""

@@ -155,6 +155,9 @@ class AlgorithmSpec(_Strict):
     they are usually trained, else `all`."""
     gradient_clipping: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of a step's gradient; longer ones are scaled down. None: no limit."""
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the moving average of the weights (EMA), such as 0.999: the trained model has the
+    averaged weights. 0: those of the last step."""
     train: Annotated[str, Field(pattern=r"^(all|head|last-[1-9][0-9]{0,3})$")] = "all"
     """What is trained, and attributed: `all`, the `head` after the blocks, or the `last-N` blocks
     and the head. The rest keeps its initial weights."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.models.calling import CONTEXT, call
+from engine.models.calling import CONTEXT, DRAWS_FROM, call
 from engine.models.denoising import picture_of
 from engine.store.errors import DataloupeError, SpecError
 from engine.store.records import OutputChoice
@@ -40,6 +40,8 @@ DRAWS = f"{CONTEXT}draws"
 """`[batch, K]`: numbers of an example's draws; there are as many as columns."""
 SEED = f"{CONTEXT}seed"
 """`[1]`: the model's seed; of the context."""
+_OF_TRAINING = -1
+"""The draw of training; those of outputs count from 0."""
 ERRORS = "errors"
 """Record `[batch, K]`: the mean squared error at each draw, from the least noisy part on."""
 
@@ -60,16 +62,23 @@ def _difference(
 
 
 def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> Tensor:
-    """Errors `[batch]` at a timestep and with noise that are drawn anew."""
+    """Errors `[batch]` at a timestep and with noise that are drawn anew in every epoch.
+
+    They follow from the example and the epoch, not from its place in a batch, so a training without
+    some examples draws the same for the others.
+    """
     if label_smoothing:
         raise SpecError(
             f"label_smoothing = {label_smoothing:g}: denoising has no labels to smooth. Remove the "
             "key."
         )
     process, picture = unstacked(batch[PROCESS]), batch[SAMPLE]
-    device = picture.device
-    timestep = torch.randint(process.timesteps, (len(picture),), device=device)
-    noise = torch.randn(picture.shape, device=device)
+    number = batch.get(DRAWS_FROM)
+    if number is None:
+        number = torch.randint(2**62, (1,), device=picture.device)
+    stream = streams(batch[KEY], number[:1], _OF_TRAINING)
+    timestep = timesteps_of(stream, 0, 1, 0, process.timesteps - 1)
+    noise = normal_noise(stream, picture.shape[1:])
     return _difference(model, batch, process, timestep, noise)[0].square().mean(1)
 
 

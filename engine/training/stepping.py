@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from engine.attribution.replay.training import State
 from engine.attribution.replay.updates import AdamW, Sgd, Update, needs_moments
 from engine.data.places.decoded import FEWEST_AHEAD, read_ahead
-from engine.models.calling import WEIGHTS
+from engine.models.calling import DRAWS_FROM, WEIGHTS
 from engine.models.parts import freeze_modes
 from engine.models.ready import in_fast_layout
 from engine.store import fingerprint_of
 from engine.store.errors import DataError
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task
+from engine.training.averaging import Average
 from engine.training.frozen import Kept, keep_frozen
 from engine.training.optimizer import learning_rate, make_optimizer
 from engine.training.outputs import read_batch, to_device
@@ -92,6 +93,7 @@ class Training:
         self.trained: Sequence[nn.Parameter] = [
             p for p in self.model.parameters() if p.requires_grad
         ]
+        self._average = Average(self.model, recipe.averaging) if recipe.averaging else None
         self._kept: Kept | None = None
         order = _generator("order", seed)
         self._orders = [order.get_state()]  # before each epoch's draw, as far as they are known
@@ -130,9 +132,9 @@ class Training:
             weights: Of the examples, for a loss in which they meet; None: all 1.
         """
         rows = self.rows()
-        batch = self._batch(rows)
+        batch = {**self._batch(rows), DRAWS_FROM: self._draws_from(len(rows))}
         if weights is not None:
-            batch = {**batch, WEIGHTS: weights}
+            batch[WEIGHTS] = weights
         kept = self._kept
         with kept.standing_for(rows) if kept is not None else contextlib.nullcontext():
             return self._task.loss(self.model, batch, self._recipe.label_smoothing)
@@ -147,7 +149,15 @@ class Training:
             nn.utils.clip_grad_norm_(self.trained, self.most_norm)
         self._optimizer.step()
         self.step += 1
+        if self._average is not None:
+            self._average.update(self.model, self.step)
         return loss.detach()
+
+    def conclude(self) -> nn.Module:
+        """The trained model in eval mode, after the last step."""
+        if self._average is not None:
+            self._average.put_into(self.model)
+        return self.model.eval()
 
     def updates(self) -> list[Update]:
         """The next step's update of each trained parameter, from the optimizer itself."""
@@ -214,6 +224,12 @@ class Training:
                     self._orders.append(generator.get_state())
             self._shuffled = (epoch, shuffled[self._chosen_rows[shuffled]])
         return self._shuffled[1]
+
+    def _draws_from(self, size: int) -> Tensor:
+        """`DRAWS_FROM` of the next step's epoch, `[size]`."""
+        epoch = self.step // self.steps_per_epoch
+        number = int(fingerprint_of("draws", self._seed, epoch), 16) >> 1
+        return torch.full((size,), number, dtype=torch.int64, device=self._device)
 
     def _batch(self, rows: np.ndarray) -> Batch:
         self._read_ahead()

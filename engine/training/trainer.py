@@ -55,8 +55,9 @@ def train(
                 raise _diverged(recipe, f"the loss was {mean_loss} in epoch {epoch + 1}")
             if on_epoch is not None:
                 on_epoch(epoch + 1, mean_loss)
-    check_finite(training.model, recipe)
-    return training.model.eval()
+    model = training.conclude()
+    check_finite(model, recipe)
+    return model
 
 
 def check_finite(model: nn.Module, recipe: AlgorithmSpec) -> None:

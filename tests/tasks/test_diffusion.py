@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from engine.attribution.trak.make_projection import make_projection
 from engine.attribution.trak.projection import project
 from engine.models import build_model
 from engine.store.errors import DataloupeError, SpecError
+from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task, load_task
 from engine.tasks.context import bind
 from engine.tasks.denoising import errors
@@ -27,6 +29,7 @@ from engine.tasks.noising import (
 )
 from engine.tasks.sampling import sample, spaced
 from engine.training.outputs import evaluate_batch
+from engine.training.stepping import Training
 
 KINDS = [(s, p) for s in ("cosine", "linear") for p in ("v", "epsilon")]
 
@@ -289,3 +292,47 @@ def test_steps_are_spread_over_all_timesteps() -> None:
     assert spaced(1000, 1000) == list(range(999, -1, -1))
     assert spaced(10, 3) == [9, 4, 0]
     assert spaced(3, 3) == [2, 1, 0]
+
+
+# --- what training draws --------------------------------------------------------------------------
+
+
+def drawn(subset: list[int] | None) -> dict[tuple[int, int], tuple[int, torch.Tensor]]:
+    """(epoch, row) → the timestep and the noisy picture that a training shows of it."""
+    torch.manual_seed(2)
+    arrays = {
+        "input": np.random.default_rng(0).integers(0, 256, (23, 1, 8, 8), dtype=np.uint8),
+        "class_labels": np.arange(23) % 2,
+        "key": np.arange(23) * 12345,
+    }
+    recipe = AlgorithmSpec(architecture="unet-small", epochs=3, batch_size=4, optimizer="adamw")
+    rows = None if subset is None else np.array(subset)
+    training = Training(load_task("diffusion"), a_model(), arrays, ENCODING, recipe, 5, "cpu", rows)
+    found: dict[tuple[int, int], tuple[int, torch.Tensor]] = {}
+
+    def keep(_: Any, args: Any, named: dict[str, torch.Tensor]) -> None:
+        epoch, numbers = training.step // training.steps_per_epoch, training.rows().tolist()
+        for row, step, noisy in zip(numbers, named["timestep"], named["sample"], strict=True):
+            found[epoch, row] = int(step), noisy.clone()
+
+    with training.running():
+        hook = training.model.register_forward_pre_hook(keep, with_kwargs=True)
+        for _ in range(training.n_steps):
+            training.advance()
+        hook.remove()
+    return found
+
+
+def test_training_draws_the_same_for_an_example_without_some_others() -> None:
+    """They come to stand elsewhere in their batches, and in other batches."""
+    every, some = drawn(None), drawn([row for row in range(23) if row not in (3, 8, 9, 20)])
+    both = every.keys() & some.keys()
+    assert len(both) > 30
+    for key in both:
+        assert every[key][0] == some[key][0]
+        torch.testing.assert_close(every[key][1], some[key][1])
+    of_one = [every[key][0] for key in every if key[1] == 5]
+    assert len(set(of_one)) > 1, "another timestep in every epoch"
+    steps = [step for step, _ in every.values()]
+    assert min(steps) < 10
+    assert max(steps) > 39

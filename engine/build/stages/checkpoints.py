@@ -112,7 +112,7 @@ def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) 
     )
 
 
-_NEW_KEYS = ("reset", "decay", "gradient_clipping", "train")
+_NEW_KEYS = ("reset", "decay", "gradient_clipping", "averaging", "train")
 """Keys that are younger than the studies of some people: they count only if they are set."""
 
 
