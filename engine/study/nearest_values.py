@@ -14,6 +14,7 @@ import numpy as np
 from engine.store.rows import ranges
 from engine.study.examples import read_stacked_arrays
 from engine.study.reader import StudyReader
+from engine.study.references import has_references
 
 INPUT = "input"
 MOST_BYTES = 2**30
@@ -50,6 +51,8 @@ class Nearest:
 def nearest_in_values(study: StudyReader, row: int) -> Nearest | None:
     """The training examples nearest to a test example; None where there are too many values, or
     none that can be compared."""
+    if has_references(study):  # every picture would have to be decoded
+        return None
     tests, training = (read_stacked_arrays(study, split).get(INPUT) for split in ("test", "train"))
     if tests is None or training is None or len(training) <= COMPARED:
         return None
