@@ -150,14 +150,12 @@ class AlgorithmSpec(_Strict):
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     decay: Literal["auto", "all", "weights"] = "auto"
-    """What `weight_decay` applies to: `all` parameters, or `weights` without biases and without the
-    weights of normalization layers. `auto` is `weights` for AdamW on models of transformers, as
-    they are usually trained, else `all`."""
+    """What `weight_decay` applies to: `all` parameters, or `weights`, not biases and normalization
+    layers. `auto` is `weights` for AdamW on models of transformers, else `all`."""
     gradient_clipping: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of a step's gradient; longer ones are scaled down. None: no limit."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the moving average of the weights (EMA), such as 0.999: the trained model has the
-    averaged weights. 0: those of the last step."""
+    """Decay of the moving average of the weights (EMA) that models have, such as 0.999; 0: none."""
     train: Annotated[str, Field(pattern=r"^(all|head|last-[1-9][0-9]{0,3})$")] = "all"
     """What is trained, and attributed: `all`, the `head` after the blocks, or the `last-N` blocks
     and the head. The rest keeps its initial weights."""
@@ -239,8 +237,7 @@ class SubsetRunsSpec(_Strict):
     how much of the outcomes is the randomness of single runs."""
     removals: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Number of models trained without the strongest supporters of some test examples, to learn how
-    large effects are. Each costs a training on all the data. None: as many as there are test
-    masks."""
+    large effects are. Each costs a training on all the data. None: as many as test masks."""
     logits: bool = False
     """Also keep every class's logits of every example."""
     weights: bool = False

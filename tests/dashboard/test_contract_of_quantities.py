@@ -237,6 +237,8 @@ OTHERS = {
     "quality_badge.py": "recall of an index",
     "example_header.py": "odds in words",
     "predicted_effect.py": "share of the data",
+    "over_timesteps.py": "style",
+    "support_groups.py": "style",
     "token_shading.py": "style",
     "verify_by_retraining.py": "Plotly's own formats",
 }

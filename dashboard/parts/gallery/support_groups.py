@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
+import numpy as np
 import streamlit as st
 
 from dashboard.names import plain, short
@@ -49,15 +50,15 @@ def support_groups(found: Mapping[str, GroupSums], kind: str) -> None:
 
 
 def _bars(sums: GroupSums, column: str, kind: str) -> str:
-    entries = [
-        (short(name), *(float(part[place]) for part in (sums.support, sums.oppose, sums.examples)))
-        for place, name in enumerate(sums.names[:SHOWN])
-    ]
-    largest = max(max(values) for _, *values in entries)
-    if len(sums.names) > SHOWN:
-        rest = (part[SHOWN:].sum() for part in (sums.support, sums.oppose, sums.examples))
-        entries.append(("others", *map(float, rest)))
-    rows = "".join(_row(name, *values, largest) for name, *values in entries)
+    parts = np.stack([sums.support, sums.oppose, sums.examples], axis=1)
+    names, shown = [short(name) for name in sums.names[:SHOWN]], parts[:SHOWN]
+    largest = float(shown.max())
+    if len(parts) > SHOWN:
+        names.append("others")
+        shown = np.vstack([shown, parts[SHOWN:].sum(axis=0)])
+    rows = "".join(
+        _row(name, shares, largest) for name, shares in zip(names, shown.tolist(), strict=True)
+    )
     label = escape(f"Shares of the support, by {column}", quote=True)
     return (
         f'<table class="dl-shares" aria-label="{label}"><thead><tr><th scope="col">'
@@ -67,10 +68,10 @@ def _bars(sums: GroupSums, column: str, kind: str) -> str:
     )
 
 
-def _row(name: str, support: float, oppose: float, examples: float, largest: float) -> str:
+def _row(name: str, shares: list[float], largest: float) -> str:
     cells = "".join(
         f'<td data-sign="{sign}"><span>{SHARE.text(share)}</span>'
         f'<i style="--size:{min(1.0, share / largest):.3f}"></i></td>'
-        for sign, share in (("support", support), ("oppose", oppose), ("all", examples))
+        for sign, share in zip(("support", "oppose", "all"), shares, strict=True)
     )
     return f'<tr><th scope="row"><bdi>{escape(name)}</bdi></th>{cells}</tr>'
