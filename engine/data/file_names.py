@@ -52,8 +52,11 @@ def file_names(
 def _below(path: str, start: Path | None, on_disk: bool) -> str:
     place = place_of(path)
     if place.inside:
-        holder = _below(place.file, start, on_disk=True)
-        return place.name if place.inside.startswith("p") else f"{holder}/{place.name}"
+        if place.is_cell:  # with a name that somebody wrote down
+            return _below(place.name, start, on_disk=False) if place.name else ""
+        return f"{_below(place.file, start, on_disk=True)}/{place.name}"
+    if start is not None and path.startswith(f"{start}/") and "/." not in path:
+        return path[len(f"{start}/") :]
     if (inside := _IN_ARCHIVE.match(path)) is not None:
         return inside.group(1)
     if (repository := _REPOSITORY.match(path)) is not None:

@@ -17,12 +17,19 @@ from engine.build.stages import data
 from engine.data.places.decoded import DecodedPictures
 from engine.store import layout
 from engine.store.errors import DataError, DataloupeError
-from engine.store.layout import SPLITS
+from engine.store.layout import SPLITS, Split
 from engine.study import thumbnails
 from engine.study.examples import read_picture, read_stacked_arrays
 from engine.study.references import has_references
 from engine.study.thumbnails import read_sheet, read_thumbnail
-from tests.builders.referenced_pictures import N_TRAIN, jpeg, study_of, write_folder
+from tests.builders.referenced_pictures import (
+    N_TRAIN,
+    jpeg,
+    study_of,
+    write_folder,
+    write_parquet,
+    write_tar,
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +96,53 @@ def test_no_pixel_is_kept(both: tuple[Study, Study]) -> None:
     table = store.read_table(references)
     assert table["place"][0].as_py() == "train/a/000.jpg"
     assert len(table["digest"][0].as_py()) == 16
+
+
+@pytest.mark.parametrize("write", [write_tar, write_parquet])
+def test_tar_and_parquet_files(
+    write: Callable[[Path], Path], both: tuple[Study, Study], tmp_path: Path
+) -> None:
+    source = write(tmp_path / "source")
+    found = []
+    for mode in ("copy", "reference"):
+        study = study_of(tmp_path / mode, source, mode)
+        spec = layout.spec_file(study.root)
+        if write is write_parquet:  # whose splits have pictures of the same names
+            spec.write_text(spec.read_text().replace('id = "file"\n', ""))
+        read_data(Study.open(study.root))
+        found.append(Study.open(study.root))
+    copied, referenced = found
+    assert has_references(referenced)
+    for split in SPLITS:
+        wanted = read_stacked_arrays(copied, split)
+        array = read_stacked_arrays(referenced, split)
+        np.testing.assert_array_equal(array["input"][:], wanted["input"][:])
+        np.testing.assert_array_equal(array["label"][:], wanted["label"][:])
+        of_folder = read_stacked_arrays(both[0], split)["input"]
+        np.testing.assert_array_equal(
+            wanted["input"][np.argsort(_numbers(copied, split))],
+            of_folder[np.argsort(_numbers(both[0], split))],
+        )
+        assert referenced.table(split)["file"].tolist() == copied.table(split)["file"].tolist()
+    assert not [*(referenced.root / "data").rglob("*.webp")]
+
+
+def _numbers(study: Study, split: Split) -> list[int]:
+    """The number in the name of each picture's file."""
+    return [int(Path(file).stem) for file in study.table(split)["file"]]
+
+
+def test_a_changed_tar_or_parquet_file_is_refused(tmp_path: Path) -> None:
+    for write in (write_tar, write_parquet):
+        source = write(tmp_path / write.__name__)
+        study = study_of(tmp_path / f"of-{write.__name__}", source, "reference")
+        spec = layout.spec_file(study.root)
+        spec.write_text(spec.read_text().replace('id = "file"\n', ""))
+        read_data(Study.open(study.root))
+        first = sorted(source.glob("train*"))[0]
+        shutil.copy(sorted(source.glob("test*"))[0], first)
+        with pytest.raises(DataError, match=r"(has changed|cannot|does not|no row).*rebuild data"):
+            read_stacked_arrays(Study.open(study.root), "train")["input"][:]
 
 
 def test_a_picture_at_the_size_of_the_models(
@@ -274,11 +328,16 @@ def test_the_setting_leaves_older_fingerprints_as_they_are(both: tuple[Study, St
 
 
 def test_what_cannot_be_referenced_says_so(tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    folder.mkdir()
-    (folder / "study.toml").write_text(
-        'name = "x"\n[data]\nsource = "fashion-mnist"\npictures = "reference"\n'
-        'train_limit = 50\ntest_limit = 20\n[algorithms.a]\narchitecture = "mlp"\n'
-    )
+    pixels, labels = np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    study = study_of(tmp_path / "study", tmp_path / "a.npz", "reference")
+    spec = layout.spec_file(study.root)
+    spec.write_text(spec.read_text().replace('id = "file"\n', ""))
     with pytest.raises(DataError, match=r'cannot be kept by reference.*Set pictures = "copy"'):
-        read_data(Study.open(folder))
+        read_data(Study.open(study.root))
+    spec.write_text(
+        'name = "x"\n[data]\nsource = "country-facts"\npictures = "reference"\n'
+        '[task]\nname = "text-to-text"\n[algorithms.a]\narchitecture = "t5-small"\n'
+    )
+    with pytest.raises(DataError, match="does not fit the task 'text-to-text'"):
+        read_data(Study.open(study.root))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from engine import Study
@@ -70,3 +73,36 @@ def study_of(folder: Path, source: Path | str, mode: str) -> Study:
     folder.mkdir(parents=True)
     (folder / "study.toml").write_text(_SPEC.format(source=source, mode=mode))
     return Study.open(folder)
+
+
+def write_tar(folder: Path, shards: int = 2) -> Path:
+    """The pictures as WebDataset shards, with the class of each."""
+    folder.mkdir(parents=True)
+    for split, files in pictures().items():
+        for shard in range(shards):
+            with tarfile.open(folder / f"{split}-{shard:06d}.tar", "w") as tar:
+                size = -(-len(files) // shards)
+                for name, content in [*files.items()][shard * size : (shard + 1) * size]:
+                    stem = name.removesuffix(".jpg")
+                    for member, data in ((name, content), (f"{stem}.cls", stem[:1].encode())):
+                        info = tarfile.TarInfo(member)
+                        info.size = len(data)
+                        tar.addfile(info, io.BytesIO(data))
+    return folder
+
+
+def write_parquet(folder: Path, rows: int = 16) -> Path:
+    """The pictures as the Hugging Face library saves them, in row groups of so many rows."""
+    folder.mkdir(parents=True)
+    for split, files in pictures().items():
+        struct = pa.StructArray.from_arrays(
+            [pa.array(files.values(), pa.binary()), pa.array(files.keys(), pa.string())],
+            names=["bytes", "path"],
+        )
+        labels = [name[:1] for name in files]
+        table = pa.table({"image": struct, "label": labels})
+        middle = len(files) // 2
+        for shard, part in enumerate((table[:middle], table[middle:])):
+            path = folder / f"{split}-{shard:05d}-of-00002.parquet"
+            pq.write_table(part, path, row_group_size=rows)
+    return folder

@@ -42,6 +42,11 @@ class Place:
     def text(self) -> str:
         return SEPARATOR.join((self.file, self.inside, self.name)) if self.inside else self.file
 
+    @property
+    def is_cell(self) -> bool:
+        """Whether it is a cell of a table."""
+        return _IN_PARQUET.fullmatch(self.inside) is not None
+
     def __str__(self) -> str:
         """For people."""
         if not self.inside:

@@ -7,6 +7,7 @@
     json_files  JSON in all its layouts
     arrow_files Parquet, Arrow, Feather, `save_to_disk`
     folders     pictures in class folders
+    tar_files   WebDataset shards
     arrays      `.npz`
     hub         Hugging Face names, functions
     rows        what all of them give
@@ -61,7 +62,7 @@ def read_splits(
     path = _find(spec.source, base)
     if path is None:
         return read_hub(spec, base)
-    reading = Reading((spec.train, spec.test), as_written, scratch)
+    reading = Reading((spec.train, spec.test), as_written, scratch, spec.pictures)
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return read_npz(path, spec)

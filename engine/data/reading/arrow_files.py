@@ -2,32 +2,107 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.data.places.place import in_parquet
 from engine.data.reading.rows import in_scratch, joined
 from engine.store.errors import DataError
 
+_PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 STATE = "state.json"
 """In a folder that `Dataset.save_to_disk` wrote; it names the files with rows."""
 SPLITS_FILE = "dataset_dict.json"
 """In a folder that `DatasetDict.save_to_disk` wrote; it names the splits."""
 
 
-def read_parquet(files: Sequence[Path], scratch: Path) -> pa.Table:
-    """The rows of Parquet files, in order."""
+MOST_COPIED = 2 * 2**30
+"""Bytes of encoded pictures above which their places are read, unless study.toml decides."""
+
+
+def read_parquet(
+    files: Sequence[Path], scratch: Path, pictures: Literal["auto", "copy", "reference"] = "copy"
+) -> pa.Table:
+    """The rows of Parquet files, in order.
+
+    Args:
+        pictures: `copy` reads encoded pictures, `reference` only where each lies; `auto` the latter
+            where they take more than 2 GiB.
+    """
     tables = []
-    for file in files:
-        with file.open("rb") as source:
-            parquet = pq.ParquetFile(source)
-            schema = parquet.schema_arrow
-            tables.append(in_scratch(schema, parquet.iter_batches(), scratch))
+    with contextlib.ExitStack() as stack:
+        opened = [pq.ParquetFile(stack.enter_context(file.open("rb"))) for file in files]
+        encoded = sum(map(_bytes_of_pictures, opened))
+        placed = pictures == "reference" or (pictures == "auto" and encoded > MOST_COPIED)
+        for file, parquet in zip(files, opened, strict=True):
+            if placed and encoded:
+                tables.append(_with_places(file, parquet, scratch))
+            else:
+                tables.append(in_scratch(parquet.schema_arrow, parquet.iter_batches(), scratch))
     return joined(tables, files)
+
+
+def _leaf(field: pa.Field) -> str | None:
+    """The leaf that holds encoded pictures, in a column of them: bytes, or bytes and a path."""
+    if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+        return str(field.name)
+    is_struct = pa.types.is_struct(field.type)
+    if is_struct and {one.name for one in field.type} == {"bytes", "path"}:
+        return f"{field.name}.bytes"
+    return None
+
+
+def _bytes_of_pictures(parquet: pq.ParquetFile) -> int:
+    leaves = {_leaf(field) for field in parquet.schema_arrow}
+    about = parquet.metadata
+    chunks = (
+        about.row_group(group).column(column)
+        for group in range(about.num_row_groups)
+        for column in range(about.num_columns)
+    )
+    return sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema in leaves)
+
+
+def _with_places(file: Path, parquet: pq.ParquetFile, scratch: Path) -> pa.Table:
+    """The rows of a Parquet file, with the places of its pictures instead of their bytes."""
+    schema = parquet.schema_arrow
+    leaves = {field.name: leaf for field in schema if (leaf := _leaf(field)) is not None}
+    structs = {name for name, leaf in leaves.items() if leaf != name}
+    kept = [field.name for field in schema if field.name not in leaves]
+    placed = schema
+    for name in leaves:
+        place = schema.get_field_index(name)
+        placed = placed.set(place, pa.field(name, _PICTURE, metadata=schema.field(place).metadata))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for group in range(parquet.num_row_groups):
+            read = parquet.read_row_group(group, [*kept, *(f"{name}.path" for name in structs)])
+            columns = {}
+            for name, leaf in leaves.items():
+                rows = parquet.metadata.row_group(group).num_rows
+                names = [None] * rows
+                if name in structs:
+                    names = read[name].combine_chunks().field("path").to_pylist()
+                places = [
+                    in_parquet(str(file), group, row, leaf, own or "")
+                    for row, own in enumerate(names)
+                ]
+                columns[name] = pa.StructArray.from_arrays(
+                    [pa.nulls(rows, pa.binary()), pa.array(places, pa.string())],
+                    fields=list(_PICTURE),
+                )
+            whole = {field.name: columns.get(field.name) for field in placed}
+            for name in kept:
+                whole[name] = read[name].combine_chunks()
+            yield from pa.table(list(whole.values()), schema=placed).to_batches()
+
+    return in_scratch(placed, batches(), scratch)
 
 
 def read_arrow(files: Sequence[Path]) -> pa.Table:

@@ -8,6 +8,8 @@
    tables beside them); else files of rows, by the same names, else all of them; else folders
    `column=value/` with such files, which give a column.
 6. Folders `column=value/` of which one level is `split=train/`.
+7. WebDataset shards: `train.tar`, or `train-000000.tar`, ...; also in the folder `train/`, if it
+   has nothing of the above.
 
 Hidden files and folders are never data, nor are files of rows whose names begin with `_`. What
 might be meant but is not read is said. Two formats of the same name are refused: naming the file in
@@ -28,6 +30,7 @@ from engine.data.reading.arrow_files import STATE, read_saved, saved_splits
 from engine.data.reading.files import Reading, name_and_format, quiet, read_files, rows_of
 from engine.data.reading.folders import has_class_folders, is_hidden, read_class_folders
 from engine.data.reading.rows import Rows, as_dataset, joined, no_split
+from engine.data.reading.tar_files import SUFFIX, read_tar, tar_shards
 from engine.data.reading.texts import ColumnType
 from engine.store.errors import DataError
 
@@ -46,6 +49,8 @@ def read_split(folder: Path, split: str, reading: Reading) -> Rows:
     named = folder / split
     if named.is_file() and name_and_format(named) is not None:
         return read_files([named], reading)
+    if named.is_file() and named.suffix == SUFFIX:
+        return read_tar([named])
     saved = saved_splits(folder)
     if saved is not None:
         if split not in saved:
@@ -66,6 +71,8 @@ def read_split(folder: Path, split: str, reading: Reading) -> Rows:
         rows = read_partitions(folder, reading, {"split": split})
         if rows is not None:
             return rows
+    if shards := tar_shards(folder, split):
+        return read_tar(shards)
     raise no_split(folder, split, found)
 
 
@@ -167,7 +174,11 @@ def _read_split_folder(folder: Path, split: str, reading: Reading) -> Rows:
             notes = [f"{len(files)} files of {folder.name} are read, in the order of their names."]
         return read_files(files, reading).noting(*notes)
     partitions = read_partitions(folder, reading, {})
-    return read_class_folders(folder) if partitions is None else partitions
+    if partitions is not None:
+        return partitions
+    if shards := [path for path in _visible(folder) if path.suffix == SUFFIX and path.is_file()]:
+        return read_tar(shards)
+    return read_class_folders(folder)
 
 
 def _tables(folder: Path) -> list[Path]:

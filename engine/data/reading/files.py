@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pyarrow as pa
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -41,11 +41,13 @@ class Reading:
         splits: Names of the training and the test split.
         as_written: Columns of labels and ids, whose texts stay as files write them.
         scratch: An empty folder; what cannot be memory-mapped is converted into it.
+        pictures: As `DataSpec.pictures`.
     """
 
     splits: tuple[str, str]
     as_written: frozenset[str]
     scratch: Path
+    pictures: Literal["auto", "copy", "reference"] = "copy"
 
 
 def name_and_format(path: Path) -> tuple[str, str] | None:
@@ -74,7 +76,7 @@ def read_files(files: Sequence[Path], reading: Reading) -> Rows:
     try:
         with quiet():
             if known[1] == "parquet":
-                table = read_parquet(files, reading.scratch)
+                table = read_parquet(files, reading.scratch, reading.pictures)
             elif known[1] == "arrow":
                 table = read_arrow(files)
             elif known[1] == "csv":
