@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import StopException
 
+from dashboard.late_events import forgetting_controls_that_leave
 from dashboard.location import announce, read_location
 from dashboard.parts.layout.header import header, problems
 from dashboard.parts.layout.messages import notice
@@ -23,13 +25,16 @@ workspace, entry = workspace_of(page.url_path)
 # The tab, and the browser's history; its icon is in the frame.
 st.set_page_config(page_title=f"{entry.title} · Dataloupe", layout="wide")
 
-try:
-    sign_in()
-    study = open_study()
-    location = read_location(study)
-    announce(location)
-    header(study, location, workspace, entry)
-    problems(location)
-    page.run()
-except DataloupeError as error:
-    notice("This study cannot be shown as it is", str(error), kind="error")
+with forgetting_controls_that_leave():
+    try:
+        sign_in()
+        study = open_study()
+        location = read_location(study)
+        announce(location)
+        header(study, location, workspace, entry)
+        problems(location)
+        page.run()
+    except DataloupeError as error:
+        notice("This study cannot be shown as it is", str(error), kind="error")
+    except StopException:
+        pass  # the page has no more to show

@@ -45,7 +45,11 @@ function begun(root) {
     const { compact, peeks } = state.component.data
     if ((compact || peeks) && card.matches(":focus-visible")) peek(card, root, state, 0)
   })
-  root.addEventListener("focusout", () => peek(null, root, state))
+  root.addEventListener("focusout", event => {
+    peek(null, root, state)
+    // Whatever is pressed next is to find the selection as it is.
+    if (!root.contains(event.relatedTarget)) send(state)
+  })
   new ResizeObserver(() => showMore(root)).observe(root)
   return state
 }
@@ -150,12 +154,16 @@ function choose(chosen, root, state) {
   state.chosen = new Set([...chosen].slice(0, data.most))
   mark(root, state)
   clearTimeout(state.timer)
-  state.timer = setTimeout(() => {
-    state.timer = null
-    state.sent += 1
-    const rows = [...state.chosen].sort((a, b) => a - b)
-    state.component.setTriggerValue("selected", { number: state.sent, rows })
-  }, SEND_AFTER)
+  state.timer = setTimeout(() => send(state), SEND_AFTER)
+}
+
+function send(state) {
+  if (state.timer === null) return
+  clearTimeout(state.timer)
+  state.timer = null
+  state.sent += 1
+  const rows = [...state.chosen].sort((a, b) => a - b)
+  state.component.setTriggerValue("selected", { number: state.sent, rows })
 }
 
 function mark(root, state) {
