@@ -178,7 +178,7 @@ which = location.slice.words(found.output)
 of_slice = f"{len(rows):,} · {escape(which)}" if which else f"{len(rows):,}"
 
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.html(question_title(output, example, known, study.dataset.predicted))
+    st.html(question_title(study, output, example, known))
     with st.container(
         horizontal=True,
         vertical_alignment="center",
@@ -216,16 +216,6 @@ with st.container(horizontal=True, vertical_alignment="center"):
 def mistaken(here: Location) -> bool:
     """Whether the page is about a wrong prediction, by the output of the true label."""
     return here.output is None and is_mistake(example)
-
-
-def effects_of_default(study: StudyReader) -> tuple[str, str]:
-    """What supporting and opposing examples did to the default output, as sentences."""
-    chosen = default_output(study)
-    if chosen.choice.raises:
-        raises, lowers = chosen.effects
-        return f"{raises}.", f"{lowers}."
-    title = chosen.title
-    return f"Training on these raised {title}.", f"Training on these lowered {title}."
 
 
 def explanation(row: int, study: StudyReader, here: Location) -> None:
@@ -275,13 +265,11 @@ def explanation(row: int, study: StudyReader, here: Location) -> None:
         # Imported scores may come without predictions.
         predicted = label if "predicted" not in example else str(example["predicted"])
         effects = None
-        if here.output is not None:
+        if here.output is not None or not has(study, "classes"):
             meant = concrete(study, output, known.label, known.predicted)
             effects = influence_words(
-                training, influences.support, influences.oppose, meant, known.predicted
+                study, training, influences.support, influences.oppose, meant, known
             )
-        elif not has(study, "classes"):
-            effects = effects_of_default(study)
         groups += influence_groups(training, influences, label, predicted, here, test, effects)
     if show in (SIMILAR, BOTH):
         similarity = read_similarity(study, algorithm)

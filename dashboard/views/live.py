@@ -185,7 +185,7 @@ with answered:
             notice(f"This {own} cannot be explained", str(error), kind="error")
         st.stop()
     chosen = asked or result.default
-    heading.html(title(question(chosen, known_of(study, result)), f"for your {own}"))
+    heading.html(title(question(study, chosen, known_of(study, result)), f"for your {own}"))
     with control:
         choose_own_output(study, chosen, result)
     subject(result, classes)
@@ -213,7 +213,8 @@ with right:
     groups: list[Group] = []
     if show != SIMILAR:
         found = influences_of(result, k)
-        words = influence_words(training, found.support, found.oppose, result.output, predicted)
+        known = known_of(study, result)
+        words = influence_words(study, training, found.support, found.oppose, result.output, known)
         groups += influence_groups(training, found, label, predicted, location, words=words)
     if show in (SIMILAR, BOTH):
         wait_for_similarity(study, algorithm, kind)

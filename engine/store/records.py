@@ -34,8 +34,9 @@ class OutputChoice:
         contrary: The question where a class other than this one is predicted; empty: the same.
         raises, lowers: What supporting and opposing training examples did to it, as the beginning
             of a sentence; empty: they raised, or lowered, `title`.
-        of: The class of `question`: the example's `label` or its `predicted` class. None: the
-            classes in `name`.
+        of: What stands in the first slot of `question`, `raises` and `lowers`: the example's
+            `label`, its `predicted` class, or the `target`, the text that is expected; the classes
+            in `name` stand behind it. None: these alone.
         becomes: With `of`: the name of the family that it is a member of, with this class; empty:
             it is a model output of its own.
         takes: What fills a slot: a class; numbers of target tokens, from 1 (`1,3`); a text; the
@@ -49,7 +50,7 @@ class OutputChoice:
     contrary: str = ""
     raises: str = ""
     lowers: str = ""
-    of: Literal["label", "predicted"] | None = None
+    of: Literal["label", "predicted", "target"] | None = None
     becomes: str = ""
     takes: Literal["class", "tokens", "text", "range"] = "class"
 

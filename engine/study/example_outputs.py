@@ -18,6 +18,7 @@ from engine.study.models import has_predictions, read_predictions, read_probabil
 from engine.study.names import read_names_of
 from engine.study.output_names import NamedOutput, concrete, default_output, output_choices
 from engine.study.reader import StudyReader
+from engine.tasks.tokens import target_pieces
 
 TARGET = "target"
 """Column of the text that is expected, where texts are generated."""
@@ -56,6 +57,19 @@ class Known:
             return False
         return mine == stored
 
+    def question(self, study: StudyReader, output: NamedOutput) -> str:
+        """The title of a page that explains the output."""
+        return self.in_words(study, output).question(self.label, self.predicted, self.target)
+
+    def in_words(self, study: StudyReader, output: NamedOutput) -> NamedOutput:
+        """The output with target tokens as people read them, in place of their numbers."""
+        if output.choice.takes != "tokens" or self.target is None:
+            return output
+        pieces = target_pieces(self.target, study.dataset.encoding)
+        numbers = [int(number) for number in output.classes[0].split(",")]
+        found = [pieces[number - 1] for number in numbers if number <= len(pieces)]
+        return NamedOutput(output.choice, ("”, “".join(found),))
+
     def suggested(self, choice: OutputChoice) -> NamedOutput:
         """A choice with the classes that are most likely to be of interest.
 
@@ -90,10 +104,18 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
             return Known(label, predicted, by_likelihood(classes, probabilities))
     timesteps = study.dataset.encoding.get("timesteps")
     known = Known(label, predicted, by_likelihood(classes, None), timesteps=timesteps)
-    if not any(choice.takes == "text" for choice in output_choices(study)):
+    if not has_targets(study):
         return known
     target = str(read_texts_of(study, split, TARGET, [row])[0])
-    return replace(known, target=target, rival=_rival(study, split, row, algorithm, target))
+    rival = _rival(study, split, row, algorithm, target)
+    if predicted is not None and rival != predicted:  # the target, however it is decoded
+        predicted = target
+    return replace(known, predicted=predicted, target=target, rival=rival)
+
+
+def has_targets(study: StudyReader) -> bool:
+    """Whether examples have a text that is expected."""
+    return any(choice.takes == "text" for choice in output_choices(study))
 
 
 def _rival(study: StudyReader, split: Split, row: int, algorithm: str, target: str) -> str | None:
@@ -125,7 +147,7 @@ def outputs_of(study: StudyReader, row: int, algorithm: str) -> list[ExampleOutp
                 ExampleOutput(
                     name=output.name,
                     title=output.title,
-                    question=output.question(known.label, known.predicted),
+                    question=known.question(study, output),
                     stored=known.is_stored(study, output),
                 )
             )

@@ -10,6 +10,7 @@ from engine.store.errors import DataloupeError
 from engine.store.quantities import predicted_text
 from engine.store.records import Explanation
 from engine.study.counterfactuals import read_units
+from engine.study.example_outputs import read_known
 from engine.study.examples import FILE, TEXT, read_texts_of
 from engine.study.measured_quality import read_badge
 from engine.study.models import has_predictions, read_predictions
@@ -57,7 +58,6 @@ def describe(study: StudyReader, row: int, algorithm: str, method: str) -> dict[
     (example,) = read_names_of(study, "test", [row])
     (file,), (text,) = (read_texts_of(study, "test", name, [row]) for name in (FILE, TEXT))
     prediction = _prediction(study, row, algorithm)
-    default, predicted = default_output(study), prediction["predicted"]
     return {
         "study": study.spec.name,
         "algorithm": algorithm,
@@ -67,7 +67,9 @@ def describe(study: StudyReader, row: int, algorithm: str, method: str) -> dict[
         "label": str(example["label"]),
         "output_name": study.dataset.output,
         "output_title": study.dataset.output_title,
-        "question": default.question(str(example["label"]), predicted),
+        "question": read_known(study, "test", row, algorithm).question(
+            study, default_output(study)
+        ),
         **prediction,
         "file": file,
         "text": text,

@@ -56,24 +56,42 @@ class NamedOutput:
         """What the scores answer, as part of a sentence."""
         return fill(self.choice.title, self.classes)
 
-    @property
-    def effects(self) -> tuple[str, str]:
+    def effects(
+        self, label: str | None = None, predicted: str | None = None, target: str | None = None
+    ) -> tuple[str, str]:
         """What supporting and opposing training examples did to it, as beginnings of sentences."""
+        classes = self._named(label, predicted, target)
         raises, lowers = (
-            fill(text, self.classes) if text else f"{verb} {self.title}"
+            fill(text, classes)
+            if text and text.count(SLOT) <= len(classes)
+            else f"{verb} {self.title}"
             for text, verb in ((self.choice.raises, "Raised"), (self.choice.lowers, "Lowered"))
         )
         return raises, lowers
 
-    def question(self, label: str | None = None, predicted: str | None = None) -> str:
-        """The title of a page that explains an example with this label and prediction."""
-        known = {"label": label, "predicted": predicted}
-        named = known[self.choice.of] if self.choice.of else None
-        classes = self.classes if named is None else (named,)
+    def question(
+        self, label: str | None = None, predicted: str | None = None, target: str | None = None
+    ) -> str:
+        """The title of a page that explains an example.
+
+        Args:
+            label: The example's own; None if it has none.
+            predicted: What is predicted for it; None if nothing is.
+            target: The text that is expected; None where no text is.
+        """
+        classes = self._named(label, predicted, target)
         if len(classes) < self.choice.question.count(SLOT):
             return f"What determines {self.title}?"
         other = self.choice.contrary and predicted is not None and predicted not in classes
         return fill(self.choice.contrary if other else self.choice.question, classes)
+
+    def _named(
+        self, label: str | None, predicted: str | None, target: str | None
+    ) -> tuple[str, ...]:
+        """What stands in the slots of questions and effects."""
+        known = {"label": label, "predicted": predicted, "target": target}
+        named = known[self.choice.of] if self.choice.of else None
+        return self.classes if named is None else (named, *self.classes)
 
 
 def fill(text: str, classes: Sequence[str]) -> str:
@@ -157,7 +175,7 @@ def concrete(
         DataloupeError: It depends on a label or a prediction that the example does not have.
     """
     of = output.choice.of
-    if of is None:
+    if of is None or of == "target":  # an example without a target gets what is generated
         return output
     named = label if of == "label" else predicted
     if named is None:

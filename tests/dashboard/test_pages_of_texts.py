@@ -26,11 +26,11 @@ PAGES: dict[str, tuple[str, dict[str, str], str]] = {
     "overview": ("overview", {}, "Who lives where"),
     "explore": ("explore", {}, "test-0"),
     "explain nothing": ("explain", {}, "test-"),
-    "explain": ("explain", {"test": "test-3"}, "the mean log-odds of the target’s tokens"),
+    "explain": ("explain", {"test": "test-3"}, "does the model"),
     "explain tokens": (
         "explain",
         {"test": "test-3", "output": "tokens:1"},
-        "target tokens 1",
+        "In the answer “",
     ),
     "explain rather": (
         "explain",

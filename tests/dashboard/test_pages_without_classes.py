@@ -52,7 +52,7 @@ PAGES: dict[str, tuple[str, dict[str, str], tuple[Capability, ...], str]] = {
     "overview": ("overview", {}, ("outcomes",), "Mean absolute error"),
     "explore": ("explore", {}, (), "Prediction (40)"),
     "explain nothing": ("explain", {}, (), "Largest errors"),
-    "explain": ("explain", {"test": "test-3"}, (), "Training on these raised the predicted number"),
+    "explain": ("explain", {"test": "test-3"}, (), "Raised the predicted number"),
     "explain by another method": ("explain", {"test": "test-3", "method": "hybrid"}, (), "Error"),
     "training nothing": ("training", {}, (), "Most influential"),
     "training": ("training", {"train": "train-5"}, (), "Raises most"),
@@ -166,8 +166,8 @@ def test_downloads_name_the_output(numbers: Study, complete_study: Study) -> Non
 
 def test_captions_name_the_output_that_is_explained(numbers: Study, visit: Any) -> None:
     support, oppose = group_words(visit(numbers, "explain", test="test-3"))
-    assert support.startswith("Training on these raised the predicted number.")
-    assert oppose.startswith("Training on these lowered the predicted number.")
+    assert support.startswith("Raised the predicted number.")
+    assert oppose.startswith("Lowered the predicted number.")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+import tokenizers
 
 from engine.store.errors import DataloupeError, UnknownName
 from engine.store.records import OutputChoice
@@ -24,6 +25,7 @@ from engine.study.output_names import (
     unlabeled_output,
 )
 from engine.study.reader import StudyReader
+from engine.tasks import load_task
 from engine.tasks.classification import CHOICES, CLASS, RATHER
 
 PLAIN = ("Coat", "Shirt", "T-shirt/top", "Ankle boot")
@@ -126,7 +128,7 @@ def test_texts_say_which_classes_are_meant() -> None:
     rather = resolve_output(study, '"{}">"q\\"x"')
     assert rather.question() == 'Why “{}” rather than “q"x”?'
     assert rather.title == 'the logit of “{}” minus that of “q"x”'
-    assert rather.effects[0] == 'Pulled the model toward “{}” rather than “q"x”'
+    assert rather.effects()[0] == 'Pulled the model toward “{}” rather than “q"x”'
     margin = resolve_output(study, None)
     assert margin.question("a", "a") == "Why “a”?"
     assert margin.question("a", "c") == "Why not “a”?"
@@ -139,7 +141,7 @@ def test_a_task_without_choices_has_its_outputs() -> None:
     study = study_of(choices=())
     assert [choice.name for choice in output_choices(study)] == ["prediction"]
     assert resolve_output(study, None).question("2.5", "2.25") == "What determines the prediction?"
-    assert resolve_output(study, None).effects == (
+    assert resolve_output(study, None).effects() == (
         "Raised the prediction",
         "Lowered the prediction",
     )
@@ -147,6 +149,78 @@ def test_a_task_without_choices_has_its_outputs() -> None:
     assert concrete(study, resolve_output(study, None), None, None).name == "prediction"
     with pytest.raises(UnknownName, match="there is prediction"):
         resolve_output(study, "margin")
+
+
+LOG_ODDS = "Pulled the model toward “Paris”", "Pulled the model away from “Paris”"
+QUESTIONS: list[tuple[str, str, tuple[str, ...], str, tuple[str, str] | None]] = [
+    ("image-classification", "margin", ("Coat", "Coat"), "Why “Coat”?", None),
+    ("image-classification", "margin", ("Coat", "Shirt"), "Why not “Coat”?", None),
+    ("image-classification", "Shirt>Coat", ("Coat",), "Why “Shirt” rather than “Coat”?", None),
+    ("text-classification", "predicted", ("Coat", "Shirt"), "Why “Shirt”?", None),
+    ("image-multilabel", "class:Coat", ("",), "What speaks for “Coat”?", None),
+    ("text-regression", "prediction", ("2", "3"), "What determines the prediction?", None),
+    ("image-text", "alignment", (), "What determines how well picture and caption fit?", None),
+    (
+        *("text-to-text", "log-odds", ("", "Paris", "Paris")),
+        *("Why does the model answer “Paris”?", LOG_ODDS),
+    ),
+    (
+        *("text-to-text", "log-odds", ("", "Lyon", "Paris")),
+        *("Why does the model not answer “Paris”?", LOG_ODDS),
+    ),
+    (
+        *("text-to-text", "log-likelihood", ("", "Lyon", "Paris")),
+        "What makes “Paris” an unlikely answer?",
+        ("Made “Paris” a likelier answer", "Made “Paris” a less likely answer"),
+    ),
+    (
+        *("text-to-text", "tokens:1", ("", "Paris", "Paris")),
+        "In the answer “Paris”, why “1”?",
+        (
+            "In the answer “Paris”, pulled the model toward “1”",
+            "In the answer “Paris”, pulled the model away from “1”",
+        ),
+    ),
+    (
+        *("text-to-text", "rather-than:Lyon", ("", "Lyon", "Paris")),
+        "Why “Paris” rather than “Lyon”?",
+        (
+            "Pulled the model toward “Paris” rather than “Lyon”",
+            "Pulled the model away from “Paris”, toward “Lyon”",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "name", "known", "question", "effects"), QUESTIONS)
+def test_titles_are_questions_that_a_person_asks(
+    task: str,
+    name: str,
+    known: tuple[str, ...],
+    question: str,
+    effects: tuple[str, str] | None,
+) -> None:
+    study = study_of("Coat", "Shirt", choices=load_task(task).output_choices)
+    output = resolve_output(study, name)
+    assert output.question(*known) == question
+    if effects is not None:
+        assert output.effects(*known) == effects
+
+
+def test_target_tokens_are_named_by_what_they_are() -> None:
+    vocabulary = {"<unk>": 0, "San": 1, "Jose": 2}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "<unk>"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    study = study_of(choices=load_task("text-to-text").output_choices)
+    encoding = {"tokenizer": tokenizer.to_str(), "end": -1, "prefix": "", "max_target_tokens": 8}
+    study.dataset.encoding = encoding | {"max_tokens": 8}
+    known = Known("", "Lima", (), target="San Jose")
+    for name, question in (
+        ("tokens:1", "In the answer “San Jose”, why “San”?"),
+        ("tokens:1,2", "In the answer “San Jose”, why “San”, “Jose”?"),
+        ("log-odds", "Why does the model not answer “San Jose”?"),
+    ):
+        assert known.question(study, resolve_output(study, name)) == question
 
 
 def test_outputs_of_one_example() -> None:

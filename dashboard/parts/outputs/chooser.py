@@ -134,11 +134,12 @@ def plain_sentence(text: str) -> str:
 
 
 def _class_of(choice: OutputChoice, known: Known) -> str | None:
-    return known.label if choice.of == "label" else known.predicted
+    named = {"label": known.label, "predicted": known.predicted, "target": known.target}
+    return named[choice.of] if choice.of else None
 
 
 def _label(choice: OutputChoice, known: Known) -> str:
-    name = _class_of(choice, known) if choice.of else None
+    name = None if choice.slots else _class_of(choice, known)
     label = choice.label[0].upper() + choice.label[1:]
     return label if name is None else f"{label}: {plain(name)}"
 

@@ -10,9 +10,10 @@ from dashboard.parts.outputs.wording import shortened
 from engine.applications.live import QueryResult
 from engine.store.quantities import CONFIDENCE, OUTPUT
 from engine.store.text import counted
-from engine.study.example_outputs import Known, by_likelihood
+from engine.study.example_outputs import Known, by_likelihood, has_targets
 from engine.study.output_names import NamedOutput, resolve_output
 from engine.study.reader import StudyReader
+from engine.tasks.tokens import ARROW
 
 
 def own_output(study: StudyReader, name: str | None) -> NamedOutput | None:
@@ -27,9 +28,12 @@ def choose_own_output(study: StudyReader, chosen: NamedOutput, result: QueryResu
 
 
 def known_of(study: StudyReader, result: QueryResult) -> Known:
-    """What is known of the example: no label, its prediction."""
+    """What is known of the example: no label, its prediction and its target, if it has one."""
     likeliest = by_likelihood(study.dataset.classes, result.probabilities)
-    return Known(None, str(result.predicted), likeliest)
+    predicted, target = str(result.predicted), None
+    if result.text is not None and has_targets(study):
+        target = result.text.rpartition(ARROW)[2]
+    return Known(None, predicted, likeliest, target=target)
 
 
 def facts(study: StudyReader, result: QueryResult) -> list[tuple[str, str]]:

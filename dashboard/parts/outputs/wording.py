@@ -14,16 +14,14 @@ from dashboard.read.studies import Examples
 from engine.store.quantities import PREDICTIONS, predicted_text
 from engine.study.example_outputs import Known
 from engine.study.output_names import NamedOutput
+from engine.study.reader import StudyReader
 
 
 def question_title(
-    output: NamedOutput, example: Mapping[Hashable, Any], known: Known, kind: str
+    study: StudyReader, output: NamedOutput, example: Mapping[Hashable, Any], known: Known
 ) -> str:
-    """HTML of the title of a page that explains an output of a test example.
-
-    Args:
-        kind: What is predicted, if it is a number (`engine.store.records.Dataset.predicted`).
-    """
+    """HTML of the title of a page that explains an output of a test example."""
+    kind = study.dataset.predicted
     id_, label = short(example["id"]), short(example["label"])
     if "predicted" not in example:
         return title(label or id_, id_ if label else "")
@@ -37,15 +35,18 @@ def question_title(
     else:
         which = f", which is {label}" if label else ""
         caption = f"for {id_}{which}, {predicts}"
-    return title(question(output, known), caption)
+    return title(question(study, output, known), caption)
 
 
-def question(output: NamedOutput, known: Known) -> str:
+def question(study: StudyReader, output: NamedOutput, known: Known) -> str:
     """What the scores of an output answer, with shortened names."""
-    label, predicted = (
-        None if name is None else short(name) for name in (known.label, known.predicted)
-    )
-    return shortened(output).question(label, predicted)
+    return shortened(known.in_words(study, output)).question(*_names(known))
+
+
+def _names(known: Known) -> tuple[str | None, ...]:
+    """The label, the prediction and the target of an example, shortened."""
+    named = known.label, known.predicted, known.target
+    return tuple(None if name is None else short(name) for name in named)
 
 
 def shortened(output: NamedOutput) -> NamedOutput:
@@ -54,20 +55,23 @@ def shortened(output: NamedOutput) -> NamedOutput:
 
 
 def influence_words(
+    study: StudyReader,
     training: Examples,
     support: np.ndarray,
     oppose: np.ndarray,
     output: NamedOutput,
-    predicted: str | None,
+    known: Known,
 ) -> tuple[str, str]:
     """Captions of the supporting and the opposing training examples.
 
     Args:
         output: As it is for this example (`engine.study.output_names.concrete`).
-        predicted: The predicted class, if there is one.
+        known: What is known of the example.
     """
-    raises, lowers = (f"{text}." for text in shortened(output).effects)
-    if not output.classes:
+    words = shortened(known.in_words(study, output)).effects(*_names(known))
+    raises, lowers = (f"{text}." for text in words)
+    predicted = known.predicted
+    if output.choice.takes != "class" or not output.classes:
         return raises, lowers
     first = output.classes[0]
     rivals = [*output.classes[1:], *([] if predicted is None else [predicted])]

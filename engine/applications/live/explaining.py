@@ -46,7 +46,7 @@ def explain_output(
     known = read_known(study, "test", row, algorithm)
     if known.is_stored(study, named):
         found = explain(study, row, k, algorithm, method)
-        return replace(found, **_about(named, known))
+        return replace(found, **_about(study, named, known))
     if k < 1:
         raise DataloupeError(f"k must be at least 1, not {k}.")
     if method is not None and resolve_method(study, algorithm, method) != TRAK:
@@ -74,7 +74,7 @@ def live_explanation(
     return Explanation(
         **{
             **describe(study, query.row, query.algorithm, TRAK),
-            **_about(named, known),
+            **_about(study, named, known),
             "output": found.value,
         },
         supporting=supporting,
@@ -83,9 +83,9 @@ def live_explanation(
     )
 
 
-def _about(output: NamedOutput, known: Known) -> dict[str, Any]:
+def _about(study: StudyReader, output: NamedOutput, known: Known) -> dict[str, Any]:
     return {
         "output_name": output.name,
         "output_title": output.title,
-        "question": output.question(known.label, known.predicted),
+        "question": known.question(study, output),
     }
