@@ -217,7 +217,6 @@ REASONS = {
     "engine/build/generating": "writes the pictures that models made",
     "engine/build/model_checks": "kept logits of a bank need classes",
     "engine/build/models": "class names and pixel statistics in a folder of transformers",
-    "engine/build/retraining": "logits for audits of unlearning",
     "engine/build/stages/bank": "kept logits, where there are any",
     "engine/build/stages/data": "writes sprite sheets, if any",
     "engine/build/stages/predictions": "hands class names to the task",

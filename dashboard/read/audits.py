@@ -22,6 +22,7 @@ from engine.running.jobs.queue import Job, jobs
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataloupeError
+from engine.store.layout import Split
 from engine.study.reader import StudyReader
 
 EFFECT, AUDIT, BEFORE, MODEL = "effect", "audit", "before", "model"
@@ -117,20 +118,23 @@ def read_predicted(study: StudyReader, algorithm: str, removed: Removal) -> Pred
     return read_predicted_margins(study, algorithm, removed)
 
 
-def before_and_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
-    """Outputs of an audit's models on the examples to forget."""
+def before_and_after(
+    study: StudyReader, audit: Audit, method: str, split: Split = "train"
+) -> BeforeAfter:
+    """What an audit's models make of the examples to forget, or of the test examples that these
+    support most."""
     files = [
         layout.dataset_file(study.root),
         *(file for files in before_after_files(study, audit, method) for file in files),
     ]
-    return _before_and_after(audit.id, method, stamps_of(files), study, audit)
+    return _before_and_after(audit.id, method, split, stamps_of(files), study, audit)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading model outputs…")
 def _before_and_after(
-    audit: str, method: str, stamps: Stamps, _study: StudyReader, _audit: Audit
+    audit: str, method: str, split: Split, stamps: Stamps, _study: StudyReader, _audit: Audit
 ) -> BeforeAfter:
-    return read_before_after(_study, _audit, method)
+    return read_before_after(_study, _audit, method, split)
 
 
 def sources(study: StudyReader, algorithm: str) -> list[Source]:

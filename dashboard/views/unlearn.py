@@ -107,7 +107,7 @@ def effect(chosen: RemovalSet, removed: Removal, here: Location) -> None:
         removed_gallery(study, chosen, here, kind, "To be forgotten")
     with right:
         effect_by_group(study, found, chosen)
-    if has(study, "classes") and _predictable(here.algorithm):
+    if has(study, "unlearning") and _predictable(here.algorithm):
         predicted_margins(study, removed, here, kind)
     affected(study, found, here, kind)
 
@@ -148,8 +148,8 @@ def no_audit() -> None:
 
 
 def panes(chosen: RemovalSet, removed: Removal, study: StudyReader, here: Location) -> None:
-    """The pane that the URL names; without classes only the predicted effect."""
-    if reason := missing(study, "classes"):
+    """The pane that the URL names; only the predicted effect where models cannot unlearn."""
+    if reason := missing(study, "unlearning"):
         notice("The effect can be predicted, but no model can unlearn", reason)
         effect(chosen, removed, here)
         return
@@ -213,7 +213,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     copy_link("copy")
 if chosen is None:
     removal_choice(study, location, training, kind, ASKING)
-    if reason := missing(study, "classes"):
+    if reason := missing(study, "unlearning"):
         notice("Models of this task cannot unlearn", f"{reason} {EFFECT_ONLY}")
         st.stop()
     notice(

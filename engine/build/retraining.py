@@ -5,8 +5,8 @@ identified by the recipe, the removed rows and the seed, so it is trained once, 
 before and after a change of study.toml are never mixed. The store keeps of each model:
 
 - its outputs on the test examples, always;
-- class logits of some training examples and of all test examples, if an audit of unlearning needs
-  them;
+- what audits of unlearning compare, such as class logits, of some training examples and of all test
+  examples, if one needs it;
 - its weights, if it was trained with all data: an audit unlearns from them.
 
 Seeds. Model s is trained with seed number s of the study, and checkpoint s is model s trained with
@@ -66,8 +66,8 @@ class RetrainedModel:
     Attributes:
         removed: Training rows left out; `NOTHING` for a model trained with all data.
         seed: Number of the study's seed.
-        rows: Training rows, ascending, whose class logits are needed, in addition to those of all
-            test examples; None: no class logits are needed.
+        rows: Training rows, ascending, of which an audit needs `Outcomes.audited`, in addition to
+            all test examples; None: no audit does.
         weights: Whether its weights are needed. Only for a model trained with all data.
     """
 
@@ -225,7 +225,7 @@ def is_trained(study: StudyReader, algorithm: str, model: RetrainedModel) -> boo
     if model.weights and not weights_file(study, algorithm, model.seed).exists():
         return False
     if model.rows is not None:
-        return path.exists() and bool(np.isin(model.rows, _logit_rows(path)).all())
+        return path.exists() and bool(np.isin(model.rows, _audited_rows(path)).all())
     if model.weights and is_checkpoint(study, algorithm, model.seed):
         return True
     return _is_checkpoint(study, algorithm, model.removed, model.seed) or path.exists()
@@ -261,8 +261,8 @@ def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) 
 def model_file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
     """Shard of a retrained model: `output`, `removed` and, with outcomes, `answers`.
 
-    If an audit needed them, also `rows`, `train_logits` `[rows, classes]` and `test_logits`
-    `[n_test, classes]`.
+    If an audit needed them, also `rows` and, of each array of `Outcomes.audited`, such as `logits`,
+    `train_logits` `[rows, classes]` and `test_logits` `[n_test, classes]`.
     """
     fingerprint = retrained_fingerprint(study, algorithm, removed)
     return layout.retrained_file(study.root, algorithm, fingerprint, seed)
@@ -296,8 +296,8 @@ def _is_checkpoint(study: StudyReader, algorithm: str, removed: Removal, seed: i
     return layout.outputs_file(study.root, algorithm, seed, "test").exists()
 
 
-def _logit_rows(path: Path) -> np.ndarray:
-    """Training rows whose class logits a shard holds, ascending."""
+def _audited_rows(path: Path) -> np.ndarray:
+    """Training rows whose outputs a shard holds, ascending."""
     return store.read_tensors(path).get("rows", np.empty(0, np.int64))
 
 
@@ -312,6 +312,7 @@ def train_model(job: Job) -> None:
     trained = _trained(study, job, metadata)
     task = task_for(study, trained, checkpoint_seed(study, model.seed))
     outputs = evaluate(task, trained, read_stacked_arrays(study, "test"), encoding, 512, job.device)
+    checked = {"test": outputs["output"]}
     tensors = {"output": outputs["output"], "removed": np.array(model.removed, np.int32)}
     if (answers := _answers(study, outputs)) is not None:
         tensors["answers"] = answers
@@ -319,13 +320,17 @@ def train_model(job: Job) -> None:
     if model.rows is not None:
         rows = np.array(model.rows, np.int64)
         if path.exists():
-            rows = np.union1d(rows, _logit_rows(path))
+            rows = np.union1d(rows, _audited_rows(path))
         some = {name: array[rows] for name, array in read_stacked_arrays(study, "train").items()}
-        logits = evaluate(task, trained, some, encoding, 512, job.device)["logits"]
-        tensors |= {"rows": rows, "train_logits": logits, "test_logits": outputs["logits"]}
-    for name in ("output", "train_logits"):
-        if name in tensors and (found := output_problem(tensors[name].ravel())):
-            split = "train" if name == "train_logits" else "test"
+        of_rows = evaluate(task, trained, some, encoding, 512, job.device)
+        outcomes = outcomes_named(study.dataset.outcomes)
+        assert outcomes is not None, "audits need outcomes"
+        tensors["rows"] = rows
+        for name in outcomes.audited:
+            tensors |= {f"train_{name}": of_rows[name], f"test_{name}": outputs[name]}
+        checked["train"] = of_rows["output"]
+    for split, output in checked.items():
+        if found := output_problem(output):
             raise DataloupeError(
                 f"{_name(job.algorithm, model.removed, model.seed)}: the model collapsed, {found} "
                 f"on the {split} split. Try a different removal set, a lower learning_rate, or a "

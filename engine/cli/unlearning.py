@@ -14,7 +14,7 @@ from engine.applications.unlearning.sources import SOURCES
 from engine.cli.arguments import Verbs, add_algorithm, add_json, add_machine
 from engine.cli.printing import console, print_json, table
 from engine.store.errors import DataloupeError
-from engine.store.quantities import ACCURACY, KLOM
+from engine.store.quantities import ACCURACY, KLOM, SHARE
 from engine.store.text import counted
 
 if TYPE_CHECKING:
@@ -111,13 +111,14 @@ def _unlearn(options: argparse.Namespace) -> int:
         print_json(certificate if found is None else found.to_dict())
         return 0
     if found is not None:
-        _print_audit(console(), found)
+        _print_audit(console(), study, found)
     if certificate is not None:
         print(f"Wrote {options.out} and its certificate {options.out.with_suffix('.json')}.")
     return 0
 
 
-def _print_audit(shown: Console, found: Audit) -> None:
+def _print_audit(shown: Console, study: Study, found: Audit) -> None:
+    from engine.applications.unlearning.before_after import read_before_after
     from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
 
     listed = table(
@@ -143,6 +144,17 @@ def _print_audit(shown: Console, found: Audit) -> None:
     verdict = method_verdict(found, best(found))
     text = f"{GRADES[verdict.grade]}. {verdict.summary} {verdict.caution}".strip()
     shown.print(text, markup=False, highlight=False)
+    tests = read_before_after(study, found, best(found), "test")
+    if len(tests.rows):
+        shares = (tests.before, tests.unlearned, tests.oracle)
+        before, after, oracle = (SHARE.text(one.right.mean()) for one in shares)
+        shown.print(
+            f"Of the {counted(len(tests.rows), 'test example')} that the forget set supports most, "
+            f"{before} are answered right before, {after} after unlearning, and {oracle} by "
+            "retrained models.",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _klom(found: Klom) -> str:

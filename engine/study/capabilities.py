@@ -13,7 +13,9 @@ from typing import Literal
 from engine.store.errors import MissingCapability
 from engine.study.reader import StudyReader
 
-Capability = Literal["outcomes", "classes", "pictures", "texts"]
+Capability = Literal["outcomes", "classes", "unlearning", "pictures", "texts"]
+UNLEARNING = ("classes", "exact")
+"""Outcomes with outputs that unlearning can match (`engine.tasks.outcomes.Outcomes.matched`)."""
 
 
 def has(study: StudyReader, capability: Capability) -> bool:
@@ -21,11 +23,13 @@ def has(study: StudyReader, capability: Capability) -> bool:
 
     - `outcomes`: predictions are right or wrong, so they can flip and be brittle.
     - `classes`: each example has one of several classes, and models give a logit for each.
+    - `unlearning`: there are outputs of each example that unlearning can match.
     - `pictures`, `texts`: examples are shown as such.
     """
     dataset = study.dataset
     found = {
         "outcomes": dataset.outcomes is not None,
+        "unlearning": dataset.outcomes in UNLEARNING,
         "classes": dataset.labels == "class",
         "pictures": "picture" in dataset.views,
         "texts": "text" in dataset.views,
@@ -43,6 +47,8 @@ def missing(study: StudyReader, capability: Capability) -> str:
         "accuracy and cannot flip. Studies of classification have this.",
         "classes": f"Examples of the task {task} do not have one class each. Studies of "
         "classification have this.",
+        "unlearning": f"Unlearning matches class logits or the log-odds of tokens, and the task "
+        f"{task} has neither. Studies of classification and of generated texts have this.",
         "pictures": f"Examples of the task {task} are not pictures.",
         "texts": f"Examples of the task {task} are not texts.",
     }

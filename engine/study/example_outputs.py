@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.data.tokens import target_pieces
 from engine.store.errors import DataloupeError
 from engine.store.layout import Split
 from engine.store.quantities import predicted_text
@@ -18,7 +19,6 @@ from engine.study.models import has_predictions, read_predictions, read_probabil
 from engine.study.names import read_names_of
 from engine.study.output_names import NamedOutput, concrete, default_output, output_choices
 from engine.study.reader import StudyReader
-from engine.tasks.tokens import target_pieces
 
 TARGET = "target"
 """Column of the text that is expected, where texts are generated."""

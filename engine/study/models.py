@@ -122,7 +122,7 @@ def read_mean_logits(
 
 
 def read_mean_records(
-    study: StudyReader, split: Split, algorithm: str, rows: slice = slice(None)
+    study: StudyReader, split: Split, algorithm: str, rows: slice | np.ndarray = slice(None)
 ) -> dict[str, np.ndarray]:
     """Mean over the checkpoints of what is kept of all or some examples: float64 `[n, ...]` by
     name. Of whole numbers it is what most of them give.

@@ -222,6 +222,9 @@ class Task:
             target to the models: `predicted` is then what they generate. None: they may not.
         doubts: (trained model, prepared training examples) → what makes it implausible that the
             model was trained on this study's labels, one sentence each.
+        matched: (model, prepared batch) → `[batch, m]`, differentiable: what unlearning matches,
+            such as class logits (`engine.tasks.outcomes.Matched`). None: models of this task
+            cannot unlearn.
         choices: Outputs that a person can choose: families with classes, such as `class:{}`, and
             better words for some of `outputs`, by their name. `outputs` need not be listed.
         fit: (options, encoding) → how files become the pixels of `input`, where no other array
@@ -271,6 +274,7 @@ class Task:
     doubts: Callable[[torch.nn.Module, Batch], list[str]] | None = None
     in_words: Callable[[np.ndarray, dict[str, Any]], list[str]] | None = None
     predicted: str = "prediction"
+    matched: Callable[[torch.nn.Module, Batch], torch.Tensor] | None = None
     choices: tuple[OutputChoice, ...] = ()
     fit: Callable[[Any, dict[str, Any]], Fit] | None = None
     make_output: Callable[[str, tuple[int, ...]], ModelOutput] | None = None

@@ -337,6 +337,7 @@ TASK = Task(
     loss=classification.loss,
     width=len,
     record=classification.record,
+    matched=classification.logits,
     summarize=classification.summarize,
     outputs=classification.OUTPUTS,
     choices=classification.CHOICES,

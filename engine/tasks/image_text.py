@@ -11,6 +11,7 @@ import torch
 
 from engine.data.columns import is_list_column
 from engine.data.text_columns import find_text_column
+from engine.data.tokens import TOKENIZER
 from engine.data.words import words
 from engine.models.pairs import ANSWER, PAIRS
 from engine.store.errors import DataError
@@ -29,7 +30,6 @@ from engine.tasks import (
 from engine.tasks.contrastive import CAPTION_KEY, PICTURE_KEY
 from engine.tasks.image_classification import OUTSIDE
 from engine.tasks.pair_options import Options
-from engine.tasks.tokens import TOKENIZER
 
 if TYPE_CHECKING:
     from datasets import Dataset

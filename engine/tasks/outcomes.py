@@ -7,12 +7,33 @@ such as regression, has model outputs only. Everything here is numpy: pages use 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.attribution.logit_gap import best_wrong_classes, gaps_to
+from engine.attribution.softmax import margins
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Outputs of an example that unlearning matches; the task's first output f follows from them.
+
+    Attributes:
+        record: Name of the array `[n, m]` in a model's record (`engine.tasks.Task.matched`).
+        output: (array `[..., n, m]`, own `[n]`) → f, float64 `[..., n]`.
+        changed: (mean of the checkpoints' records, change of the array `[n, m]`, own `[n]`) → f
+            before and after the change, float64 `[n]`.
+        relative: Whether only the differences of an example's outputs count, as with logits.
+    """
+
+    record: str
+    output: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    changed: Callable[
+        [Mapping[str, np.ndarray], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
+    ]
+    relative: bool
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,7 @@ class Outcomes:
         gap: What a gap is called.
         like_output: Whether gaps are in the unit of the task's first output, and change with it.
         expected: Column of the tables of examples with the right answer, if it is no label.
+        matched: What unlearning matches; None: models of such tasks cannot unlearn.
     """
 
     record: str
@@ -47,6 +69,13 @@ class Outcomes:
     like_output: bool
     gap: str
     expected: str = ""
+    matched: Matched | None = None
+
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """The arrays of a record that audits of unlearning keep of each model."""
+        names = (self.record,) if self.matched is None else (self.matched.record, self.record)
+        return tuple(dict.fromkeys(names))
 
 
 def _answers(logits: np.ndarray) -> np.ndarray:
@@ -56,6 +85,13 @@ def _answers(logits: np.ndarray) -> np.ndarray:
 
 def _class_names(answers: np.ndarray, classes: Sequence[str]) -> list[str]:
     return [classes[int(answer)] for answer in answers]
+
+
+def _margins_changed(
+    records: Mapping[str, np.ndarray], change: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    logits = records["logits"]
+    return margins(logits, own), margins(logits + change, own)
 
 
 CLASSES = Outcomes(
@@ -68,6 +104,7 @@ CLASSES = Outcomes(
     labeled=True,
     like_output=True,
     gap="logit gap",
+    matched=Matched("logits", margins, _margins_changed, relative=True),
 )
 """The largest logit is the predicted class. A gap in logits changes as the margin does."""
 
@@ -167,6 +204,18 @@ def _leads(leads: np.ndarray, own: np.ndarray, rivals: np.ndarray) -> np.ndarray
     return found
 
 
+def _mean_of_tokens(log_odds: np.ndarray, own: np.ndarray) -> np.ndarray:
+    found: np.ndarray = log_odds.mean(axis=-1, dtype=np.float64)
+    return found
+
+
+def _log_odds_changed(
+    records: Mapping[str, np.ndarray], change: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    before = np.asarray(records["output"], np.float64)
+    return before, before + _mean_of_tokens(change, own)
+
+
 EXACT = Outcomes(
     "leads",
     _texts,
@@ -178,6 +227,7 @@ EXACT = Outcomes(
     like_output=False,
     gap="lead of its least certain token",
     expected="target",
+    matched=Matched("token_log_odds", _mean_of_tokens, _log_odds_changed, relative=False),
 )
 """A prediction is right if the likeliest token is the target's at each place, so that exactly the
 target is generated. The record `[n, tokens]` has how far each target token's logit leads the

@@ -116,6 +116,18 @@ def log_likelihood(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return (_log_probabilities(found, labels) * there).sum(1)
 
 
+def matched_log_odds(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Log-odds of each target token, `[batch, longest]`, scaled so that their mean is f; 0 behind
+    the end."""
+    each, there = token_log_odds(model, batch)
+    return _parts_of_mean(each, there, batch[LABEL].shape[1])
+
+
+def _parts_of_mean(each: torch.Tensor, there: torch.Tensor, longest: int) -> torch.Tensor:
+    scaled = each * there * (longest / there.sum(1, keepdim=True))
+    return functional.pad(scaled, (0, longest - each.shape[1]))
+
+
 LOG_ODDS = ModelOutput(
     "log-odds",
     "the mean log-odds of the target's tokens",
@@ -221,6 +233,7 @@ def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     are all above 0 exactly where the model generates the target (greedily). Behind the end stands
     the largest, which never decides.
     `token_log_probabilities` `[batch, longest]`: log p_t; 0 behind the end.
+    `token_log_odds` `[batch, longest]`: `matched_log_odds`.
     `instead` int64 `[batch, longest]`: tokens that are generated where they are not the target; −1
     behind their end, and everywhere if they are.
     """
@@ -237,6 +250,7 @@ def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     return {
         EXACT.record: torch.cat([leads, most.expand(-1, room)], 1),
         "token_log_probabilities": functional.pad(likelihoods, (0, room)),
+        "token_log_odds": _parts_of_mean(margin(found, labels), there, there.shape[1] + room),
         INSTEAD: _instead(model, batch, leads.detach(), best.indices),
     }
 

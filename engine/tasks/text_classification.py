@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from engine.data.tokens import TOKENIZER, check_text, tokenize, tokenize_rows
 from engine.data.words import words
 from engine.store.errors import DataError, SpecError
 from engine.tasks import Accepted, Encoded, Given, Remarks, Task, classification
 from engine.tasks.text_options import Options, choice_of
 from engine.tasks.tokenizers import plan_tokens
-from engine.tasks.tokens import TOKENIZER, check_text, tokenize, tokenize_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -248,6 +248,7 @@ TASK = Task(
     loss=classification.loss,
     width=len,
     record=classification.record,
+    matched=classification.logits,
     summarize=classification.summarize,
     outputs=classification.OUTPUTS,
     choices=classification.CHOICES,

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from engine.data.tokens import TOKENIZER
 from engine.models.hf_folder import find_folder, has_tokenizer, name_of, tokenizer_digest
 from engine.store.errors import SpecError
 from engine.store.spec import AlgorithmSpec
-from engine.tasks.tokens import TOKENIZER
 
 WORDPIECE_ARCHITECTURES = ("bert-small",)
 """Built-in architectures that read parts of words."""

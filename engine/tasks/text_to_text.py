@@ -9,6 +9,16 @@ import numpy as np
 import torch
 
 from engine.data.text_columns import find_text_column
+from engine.data.tokens import (
+    ARROW,
+    NOTHING,
+    TOKENIZER,
+    Tokens,
+    target_tokens,
+    tokenize,
+    tokenizer_of,
+    tokenizers,
+)
 from engine.models.hf_folder import read_config, tokenizer_digest
 from engine.models.pairs import ANSWER
 from engine.models.sequences import SEQUENCES
@@ -25,16 +35,6 @@ from engine.tasks.tokenizers import (
     same_tokenizer,
     train_pieces,
     unknown_token,
-)
-from engine.tasks.tokens import (
-    ARROW,
-    NOTHING,
-    TOKENIZER,
-    Tokens,
-    target_tokens,
-    tokenize,
-    tokenizer_of,
-    tokenizers,
 )
 
 if TYPE_CHECKING:
@@ -355,6 +355,7 @@ TASK = Task(
     loss=sequences.loss,
     width=lambda classes: 1,
     record=sequences.record,
+    matched=sequences.matched_log_odds,
     summarize=sequences.summarize,
     in_words=in_words,
     unanswered=unanswered,

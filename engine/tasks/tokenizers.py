@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.data.tokens import TOKENIZER, tokenizers
 from engine.models.hf_folder import (
     CONFIG,
     has_tokenizer,
@@ -21,7 +22,6 @@ from engine.models.hf_folder import (
 from engine.store.errors import SpecError
 from engine.store.text import counted
 from engine.tasks.text_options import Choice, Options, other_tokenizers
-from engine.tasks.tokens import TOKENIZER, tokenizers
 
 PADDING, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 _PAD, _END, _UNK = "<pad>", "<end>", "<unk>"
@@ -177,7 +177,7 @@ def plan_tokens(
         SpecError: The tokenizer or a model's folder cannot be used, or they do not fit together.
         DataError: A text has no tokens.
     """
-    from engine.tasks.tokens import tokenize_rows
+    from engine.data.tokens import tokenize_rows
 
     if choice.folder is None:
         tokenizer = train_wordpiece(

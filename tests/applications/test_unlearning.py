@@ -23,19 +23,19 @@ from engine.applications.unlearning.bank_changes import (
 )
 from engine.applications.unlearning.certificate import write_unlearned
 from engine.applications.unlearning.judging import agreement, membership
-from engine.applications.unlearning.logit_changes import (
-    LogitChanges,
+from engine.applications.unlearning.method_verdict import method_verdict
+from engine.applications.unlearning.methods import METHODS, Examples, Setup
+from engine.applications.unlearning.oracles import oracle_file, oracle_outputs
+from engine.applications.unlearning.output_changes import (
+    OutputChanges,
     changes_fingerprint,
-    predict_logit_changes,
+    predict_output_changes,
     predicted_changes,
     trak_directions,
     units,
 )
-from engine.applications.unlearning.logits import ClassLogits
-from engine.applications.unlearning.method_verdict import method_verdict
-from engine.applications.unlearning.methods import METHODS, Examples, Setup
-from engine.applications.unlearning.oracles import oracle_file, oracle_logits
-from engine.applications.unlearning.rows import Rows, labels_of, rows_of
+from engine.applications.unlearning.outputs import AuditedOutputs, Outputs
+from engine.applications.unlearning.rows import Rows, own_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, Hyper
 from engine.applications.unlearning.settings_search import Divergences, choose
 from engine.applications.unlearning.sources import best_source
@@ -85,7 +85,7 @@ def audited(with_audit: tuple[Study, Audit]) -> Audit:
 
 def test_predicted_margins_are_the_sums_of_scores(study: Study) -> None:
     task = load_task("image-classification")
-    found = predict_logit_changes(
+    found = predict_output_changes(
         study,
         "mlp",
         trak_directions(study, "mlp", FORGET, "cpu"),
@@ -102,7 +102,7 @@ def test_changes_are_predicted_for_every_class_and_kept(study: Study) -> None:
     assert found.forget.shape == (len(FORGET), 10)
     assert found.retain.shape == (len(rows_of(study, FORGET).learned), 10)
     assert found.test.shape == (60, 10)
-    labels = labels_of(study, np.array(FORGET))
+    labels = own_of(study, np.array(FORGET))
     own = found.forget[np.arange(len(FORGET)), labels]
     assert own.mean() < found.forget.mean()  # what is forgotten is less sure of its label
     before = found.path.stat().st_mtime_ns
@@ -140,7 +140,7 @@ def test_a_bank_with_logits_predicts_them_too(
     rows, ones = np.array([0, 7]), units(with_logits, "mlp")
     logits = bank_logits(with_logits, "mlp", "test", rows)
     bank = with_logits.bank("mlp")
-    labels = labels_of(with_logits)[rows]
+    labels = own_of(with_logits)[rows]
     np.testing.assert_allclose(margins(logits, labels), bank.test[:, rows], rtol=1e-3, atol=1e-3)
     for source in ("datamodel", "hybrid"):
         parts = [
@@ -177,10 +177,10 @@ def test_a_bank_without_logits_says_what_to_set(study: Study) -> None:
 
 def test_a_newton_step_predicts_what_retraining_does(study: Study, audited: Audit) -> None:
     assert best_source(study, "mlp") == audited.source == "trak"
-    retrained = oracle_logits(study, "mlp", FORGET, FORGET, N)
+    retrained = oracle_outputs(study, "mlp", FORGET, FORGET, N)
     rows = np.array(FORGET)
-    labels, before = labels_of(study, rows), read_mean_logits(study, "train", "mlp", rows)
-    after = retrained.of(rows).mean(axis=0)
+    labels, before = own_of(study, rows), read_mean_logits(study, "train", "mlp", rows)
+    after = retrained.of(rows).matched.mean(axis=0)
     actual = margins(after, labels) - margins(before, labels)
     change = predicted_changes(study, FORGET, FORGET, "mlp", source="newton").forget
     predicted = margins(before + change, labels) - margins(before, labels)
@@ -311,7 +311,7 @@ def test_what_chooses_leaves_every_class_an_example(
     scores[:, [*forget, *lone]] = rng.standard_normal((60, 1))
     dense = DenseScores([scores.astype(np.float32)])
     monkeypatch.setattr(validation, "read_score_matrix", lambda *_: dense)
-    monkeypatch.setattr(validation, "labels_of", lambda study, rows: labels[rows])
+    monkeypatch.setattr(validation, "own_of", lambda study, rows: labels[rows])
     found = validation_set(Study.open(study.root), "mlp", forget)
     assert len(found) == 150 // 4
     assert np.isin(lone, found).sum() == 2
@@ -389,14 +389,19 @@ def test_predicted_changes_agree_with_actual_ones(
     rows = Rows(np.arange(3), np.arange(3, 8), none, none, none)
     train, test = generator.normal(size=(2, 8, 4)), generator.normal(size=(2, 6, 4))
     change, test_change = generator.normal(size=(8, 4)), generator.normal(size=(6, 4))
-    before = ClassLogits(np.arange(8), train, test)
+
+    def outputs(train: np.ndarray, test: np.ndarray) -> AuditedOutputs:
+        parts = (Outputs(one, one, np.zeros(one.shape[1], np.int64)) for one in (train, test))
+        return AuditedOutputs(np.arange(8), *parts)
+
+    before = outputs(train, test)
     noise = np.array([1.0, -1.0])[:, None, None]  # cancels in the mean over models
-    after = ClassLogits(np.arange(8), train + change + noise, test + test_change + noise)
-    predicted = LogitChanges(
+    after = outputs(train + change + noise, test + test_change + noise)
+    predicted = OutputChanges(
         factor * change[:3] + shift, factor * change[3:] + shift, factor * test_change + shift,
         Path(),
     )  # fmt: skip
-    found, errors = agreement(before, after, predicted, rows)
+    found, errors = agreement(before, after, predicted, rows, relative=True)
     np.testing.assert_allclose(found[part], correlation, atol=1e-12)
     centered = test_change - test_change.mean(axis=1, keepdims=True)
     size = np.sqrt(np.mean(((factor - 1) * centered) ** 2))

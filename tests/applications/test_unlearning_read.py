@@ -20,12 +20,12 @@ from engine.applications.unlearning.certificate import certified_file
 from engine.applications.unlearning.cost import audit_cost
 from engine.applications.unlearning.judging import membership
 from engine.applications.unlearning.klom import Klom
-from engine.applications.unlearning.logit_changes import predicted_changes
-from engine.applications.unlearning.logits import read_logits
 from engine.applications.unlearning.method_verdict import best, method_verdict
 from engine.applications.unlearning.oracles import oracle_file
+from engine.applications.unlearning.output_changes import predicted_changes
+from engine.applications.unlearning.outputs import read_outputs
 from engine.applications.unlearning.predicted_effect import read_predicted_margins
-from engine.applications.unlearning.rows import labels_of, rows_of
+from engine.applications.unlearning.rows import own_of, rows_of
 from engine.applications.unlearning.settings import GRIDS, TITLES, UNCHANGED
 from engine.attribution.evaluation.quality import Measured
 from engine.attribution.softmax import margins
@@ -76,7 +76,7 @@ def test_margins_are_predicted_by_a_job_and_read_without_it(study: Study) -> Non
     change = predicted_changes(study, FORGET, FORGET, "mlp").forget
     files = [layout.outputs_file(study.root, "mlp", number, "train") for number in range(2)]
     logits = np.stack([store.read_tensors(file)["logits"][list(FORGET)] for file in files])
-    expected = margins(logits.mean(axis=0) + change, labels_of(study, np.array(FORGET)))
+    expected = margins(logits.mean(axis=0) + change, own_of(study, np.array(FORGET)))
     np.testing.assert_allclose(found.after, expected, rtol=1e-5, atol=1e-5)
     assert (found.after - found.before).mean() < 0  # less sure of what was never seen
 
@@ -88,19 +88,21 @@ def test_what_forgotten_examples_were_and_became(study: Study, audited: Audit) -
     found = read_before_after(study, audited, "ascent")
     assert found.rows.tolist() == list(FORGET)
     for one in (found.before, found.unlearned, found.oracle):
-        assert one.shape == (N, len(FORGET))
+        assert one.margins.shape == one.right.shape == (N, len(FORGET))
     files = [oracle_file(study, "mlp", FORGET, number) for number in range(N)]
-    unlearned = read_logits(files, rows_of(study, FORGET).all)
-    logits, labels = unlearned.of(rows_of(study, FORGET).forget), labels_of(study, found.rows)
-    np.testing.assert_allclose(found.oracle, margins(logits, labels))
-    tests = margins(unlearned.test, labels_of(study))
-    assert membership(found.oracle, tests) == pytest.approx(audited.membership)
-    assert np.abs(found.unlearned - found.before).mean() > 0.01
+    unlearned = read_outputs(study, files, rows_of(study, FORGET).all)
+    logits = unlearned.of(rows_of(study, FORGET).forget).matched
+    labels = own_of(study, found.rows)
+    np.testing.assert_allclose(found.oracle.margins, margins(logits, labels))
+    np.testing.assert_array_equal(found.oracle.right, logits.argmax(axis=2) == labels)
+    tests = margins(unlearned.test.matched, own_of(study))
+    assert membership(found.oracle.margins, tests) == pytest.approx(audited.membership)
+    assert np.abs(found.unlearned.margins - found.before.margins).mean() > 0.01
     checkpoints = [
         store.read_tensors(layout.outputs_file(study.root, "mlp", n, "train")) for n in (0, 1)
     ]
-    own = margins(checkpoints[1]["logits"][list(FORGET)], labels_of(study, np.array(FORGET)))
-    np.testing.assert_allclose(found.before[1], own, rtol=1e-4, atol=1e-4)
+    own = margins(checkpoints[1]["logits"][list(FORGET)], own_of(study, np.array(FORGET)))
+    np.testing.assert_allclose(found.before.margins[1], own, rtol=1e-4, atol=1e-4)
     p = probability(np.array([[0.0, 800.0], [0.0, -800.0]]))
     np.testing.assert_allclose(p, [0.5, 0.5])
 

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from engine.api import Study
+from engine.data.tokens import target_pieces
 from engine.study.reader import StudyReader
-from engine.tasks.tokens import target_pieces
 from tests.browser.chromium import server, settled, sideways
 from tests.browser.test_accessibility import axe_findings
 from tests.browser.test_live import expect_rows, parameter

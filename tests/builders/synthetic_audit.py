@@ -18,7 +18,7 @@ from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.cost import retraining_cost
 from engine.applications.unlearning.method_jobs import method_job
 from engine.applications.unlearning.oracles import oracle_file
-from engine.applications.unlearning.rows import Rows, forget_set, labels_of, rows_of
+from engine.applications.unlearning.rows import Rows, forget_set, own_of, rows_of
 from engine.applications.unlearning.settings import UNCHANGED, Hyper
 from engine.applications.unlearning.unlearned import unlearned_file
 from engine.build.retraining import NOTHING, model_file, weights_file
@@ -83,8 +83,8 @@ def _logits(
     of_train = np.isin(rows.all, rows.forget)
     sure = np.where(of_train, 4 - 3 * near, 4.0) - np.where(of_train, 0, moved)
     parts = (
-        ("train_logits", labels_of(study, rows.all), sure),
-        ("test_logits", labels_of(study), np.full(study.dataset.n_test, 1.5 - moved)),
+        ("train_logits", own_of(study, rows.all), sure),
+        ("test_logits", own_of(study), np.full(study.dataset.n_test, 1.5 - moved)),
     )
     found = {"rows": rows.all}
     for name, labels, mean in parts:

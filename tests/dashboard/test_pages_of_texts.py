@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine import Study
+from engine.data.tokens import target_pieces
 from engine.study.removal_sets import keep_set
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
@@ -42,7 +43,7 @@ PAGES: dict[str, tuple[str, dict[str, str], str]] = {
     "brittle": ("brittle", {}, "brittle"),
     "map": ("map", {}, "Map"),
     "what if": ("what_if", {"set": "SET"}, "three rows"),
-    "unlearn": ("unlearn", {}, "do not have one class each"),
+    "unlearn": ("unlearn", {}, "What should be forgotten?"),
     "compare": ("compare", {}, "algorithm"),
     "live": ("live", {}, "Live"),
     "quality": ("quality", {}, "LDS"),
@@ -88,7 +89,8 @@ def test_target_tokens_are_chosen_and_explained(facts: Study, visit: Any) -> Non
     app.button_group(key="output_tokens").set_value([1, 2]).run()
     assert app.query_params["output"] == "tokens:1,2"
     assert not app.exception
-    assert "target tokens 1,2" in everything(app)
+    first, second = target_pieces(str(facts.table("test")["target"][3]), facts.dataset.encoding)[:2]
+    assert f"why “{first}”, “{second}”?" in everything(app)
     assert "have this label" not in everything(app)  # texts have no labels
 
 

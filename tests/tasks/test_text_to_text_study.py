@@ -16,13 +16,13 @@ from engine.attribution.trak.linear_system import example_weights, temper
 from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.models import load_checkpoint
 from engine.cli.main import main
+from engine.data.tokens import token_spans
 from engine.store import layout
 from engine.store.errors import DataloupeError, UnknownName
 from engine.study.output_names import resolve_output
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
 from engine.tasks import sequences
-from engine.tasks.tokens import token_spans
 from tests.builders.copies import copy_of
 from tests.builders.exact_gradients import autograd_rows
 

@@ -9,12 +9,13 @@ from dashboard.api.answer import Answer
 from dashboard.api.head import Head, head
 from dashboard.api.numbers import Number, Range, is_a, measured, number
 from dashboard.api.query import Query
-from dashboard.read.audits import audits, title_of
+from dashboard.read.audits import audits, before_and_after, title_of
 from engine.applications.unlearning.audit_record import PARTS, Audit, Judged, MethodAudit
 from engine.applications.unlearning.klom import Klom
 from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
 from engine.store.quantities import ACCURACY, KLOM, SHARE
 from engine.study.capabilities import require
+from engine.study.reader import StudyReader
 from engine.study.removal_sets import removal_set
 
 
@@ -60,6 +61,24 @@ class Unlearned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Supported:
+    """A test example that the forget set supports, and who answers it right.
+
+    Attributes:
+        row, id: Of the test example.
+        before: Share of the original models that answer it right.
+        unlearned: Of the models that unlearned by the best method.
+        retrained: Of the models retrained without the forget set.
+    """
+
+    row: int
+    id: str
+    before: Annotated[Number, is_a(SHARE)]
+    unlearned: Annotated[Number, is_a(SHARE)]
+    retrained: Annotated[Number, is_a(SHARE)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredAudit:
     """One audit: unlearned models against models retrained without the forget set.
 
@@ -70,6 +89,7 @@ class StoredAudit:
         models: Number of models of each kind.
         best: Name of the best method.
         methods: Each method that was audited.
+        supported: With `set`, the test examples that the forget set supports most, the most first.
     """
 
     id: str
@@ -79,6 +99,7 @@ class StoredAudit:
     models: int
     best: str
     methods: list[Unlearned]
+    supported: list[Supported]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +118,7 @@ class Audits(Head):
 def answer(query: Query) -> Answer:
     """The stored audits."""
     study, algorithm = query.study, query.algorithm
-    require(study, "classes", "Unlearning")
+    require(study, "unlearning", "Unlearning")
     found = audits(study, algorithm)
     if "set" in query.given:
         rows = removal_set(study, query.given["set"]).rows.tolist()
@@ -105,13 +126,13 @@ def answer(query: Query) -> Answer:
     return Answer(
         Audits(
             **head(query),
-            audits=[_audit(one) for one in reversed(found)],
+            audits=[_audit(study, one, "set" in query.given) for one in reversed(found)],
             note=f"`dataloupe unlearn {study.root} --forget IDS --audit 50` makes an audit.",
         )
     )
 
 
-def _audit(one: Audit) -> StoredAudit:
+def _audit(study: StudyReader, one: Audit, with_tests: bool) -> StoredAudit:
     return StoredAudit(
         id=one.id,
         created=one.created,
@@ -120,7 +141,24 @@ def _audit(one: Audit) -> StoredAudit:
         models=one.models,
         best=best(one),
         methods=[_method(one, method) for method in one.methods],
+        supported=_supported(study, one) if with_tests else [],
     )
+
+
+def _supported(study: StudyReader, one: Audit) -> list[Supported]:
+    found = before_and_after(study, one, best(one), "test")
+    ids = study.table("test")["id"]
+    shares = (each.share_right for each in (found.before, found.unlearned, found.oracle))
+    return [
+        Supported(
+            row=int(row),
+            id=str(ids.iloc[row]),
+            before=number(SHARE, before),
+            unlearned=number(SHARE, unlearned),
+            retrained=number(SHARE, retrained),
+        )
+        for row, before, unlearned, retrained in zip(found.rows, *shares, strict=True)
+    ]
 
 
 def _method(audit: Audit, one: MethodAudit) -> Unlearned:

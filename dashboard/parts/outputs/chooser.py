@@ -8,11 +8,11 @@ import streamlit as st
 
 from dashboard.location import choose
 from dashboard.names import plain
+from engine.data.tokens import target_pieces
 from engine.store.records import OutputChoice
 from engine.study.example_outputs import Known
 from engine.study.output_names import NamedOutput, output_choices
 from engine.study.reader import StudyReader
-from engine.tasks.tokens import target_pieces
 
 CHOICE, CLASS = "output_choice", "output_class_"
 """Keys of the widgets; the second is followed by a number."""

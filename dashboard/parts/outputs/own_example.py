@@ -8,12 +8,12 @@ from dashboard.parts.gallery.example_header import measures, odds, prediction_fa
 from dashboard.parts.outputs.chooser import choose_output
 from dashboard.parts.outputs.wording import shortened
 from engine.applications.live import QueryResult
+from engine.data.tokens import ARROW
 from engine.store.quantities import CONFIDENCE, OUTPUT
 from engine.store.text import counted
 from engine.study.example_outputs import Known, by_likelihood, has_targets
 from engine.study.output_names import NamedOutput, resolve_output
 from engine.study.reader import StudyReader
-from engine.tasks.tokens import ARROW
 
 
 def own_output(study: StudyReader, name: str | None) -> NamedOutput | None:

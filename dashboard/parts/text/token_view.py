@@ -17,6 +17,7 @@ from dashboard.permissions import session
 from dashboard.read import token_shares
 from dashboard.read.studies import Examples
 from engine.applications.token_shares import TokenShares
+from engine.data.tokens import token_spans
 from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
 from engine.store.quantities import SCORE
@@ -25,7 +26,6 @@ from engine.study.names import find_row
 from engine.study.output_names import NamedOutput, default_output
 from engine.study.reader import StudyReader
 from engine.study.trust import require_trust
-from engine.tasks.tokens import token_spans
 
 PARAMETER = "tokens"
 """URL parameter: id of the training text whose tokens are shown."""

@@ -12,7 +12,7 @@ from dashboard.parts.layout.blocks import aside
 from dashboard.parts.layout.messages import warning
 from dashboard.read.audits import latest_job, sources, title_of
 from engine.applications.brittle.supports import MOST
-from engine.applications.unlearning.checks import FEWEST, MODELS_DEFAULT
+from engine.applications.unlearning.checks import FEWEST, MODELS_DEFAULT, methods_of
 from engine.applications.unlearning.cost import AuditCost, audit_cost
 from engine.applications.unlearning.settings import BUDGET, TITLES, UNCHANGED
 from engine.applications.unlearning.sources import Source, best_source
@@ -21,7 +21,6 @@ from engine.running.jobs.queue import Job
 from engine.study.reader import StudyReader
 
 KIND = "unlearn"
-METHODS = [method for method in TITLES if method != UNCHANGED]
 CHOSEN = ["matching", "scrub"]
 PREDICTORS: dict[Source, str] = {
     "hybrid": "TRAK + runs",
@@ -40,14 +39,15 @@ def audit_form(study: StudyReader, algorithm: str, removed: Removal, kind: str) 
         if job.active:
             aside("You can close the browser: the job keeps running and its results are saved.")
             return
+    offered = [method for method in methods_of(study) if method != UNCHANGED]
     with st.container(horizontal=True, vertical_alignment="bottom", key="unlearn_form"):
         methods = st.multiselect(
             "Methods",
-            METHODS,
-            CHOSEN,
+            offered,
+            [method for method in CHOSEN if method in offered],
             format_func=title_of,
             key="unlearn_methods",
-            help="\n\n".join(f"**{TITLES[one][0]}**: {TITLES[one][1]}" for one in METHODS),
+            help="\n\n".join(f"**{TITLES[one][0]}**: {TITLES[one][1]}" for one in offered),
             width=420,
         )
         budget = budget_input(

@@ -1,6 +1,6 @@
-"""The effect of forgetting on the margins of the forgotten examples themselves.
+"""The effect of forgetting on the forgotten examples, and on those that they support.
 
-They are predicted before training, and measured on the models of an audit afterward.
+Outputs are predicted before training, and measured on the models of an audit afterward.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from dashboard.location import TRAINING, Location
-from dashboard.parts.gallery.cards import training_card
+from dashboard.location import EXPLAIN, TRAINING, Location
+from dashboard.parts.gallery.cards import test_cards, training_card
 from dashboard.parts.gallery.gallery import Card, Group, gallery
 from dashboard.parts.jobs.job_panel import job_panel
 from dashboard.parts.jobs.submit_button import job_button, pop_message
@@ -23,8 +23,9 @@ from dashboard.read.studies import Examples, examples
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.before_after import probability
 from engine.build.retraining import Removal
-from engine.store.quantities import CHANGE, OUTPUT, PROBABILITY
+from engine.store.quantities import CHANGE, OUTPUT, PROBABILITY, SHARE
 from engine.store.rows import evenly_spread
+from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
 SIDE = 112
@@ -45,19 +46,20 @@ def predicted_margins(study: StudyReader, removed: Removal, location: Location, 
         _ask(study, algorithm, removed, kind)
         return
     change = found.after - found.before
+    training = examples(study, "train", algorithm)
+    output = training.output
     words = (
-        f"Margin of each label now → predicted for models not trained on it. The {kind}s that "
-        "change most are shown."
+        f"{output[0].upper()}{output[1:]} of each {_answer(study)} now → predicted for models not "
+        f"trained on it. The {kind}s that change most are shown."
     )
     if not found.calibrated:
         words += " Uncalibrated: use the order of the changes, not their size."
     largest = float(np.abs(change).max()) or 1.0
     order = np.argsort(change, kind="stable")[:SHOWN]
-    training = examples(study, "train", algorithm)
     cards = []
     for place in order:
         note = OUTPUT.change(found.before[place], found.after[place])
-        card = _card(training, int(found.rows[place]), f"margin {note}", location)
+        card = _card(training, int(found.rows[place]), f"{output} {note}", location)
         shown = CHANGE.text(change[place])
         bar = abs(float(change[place])) / largest
         cards.append(replace(card, note=note, score=shown, bar=bar))
@@ -76,7 +78,7 @@ def _ask(study: StudyReader, algorithm: str, removed: Removal, kind: str) -> Non
         "the result later."
     )
     job_button(
-        "Predict margins",
+        "Predict outputs",
         study,
         KIND,
         {"forget": list(removed), "algorithm": algorithm},
@@ -97,11 +99,14 @@ def before_after(
     """Show each forgotten example before, unlearned, and for models retrained without it."""
     found = before_and_after(study, audit, method)
     name = title_of(method)
-    before, unlearned, oracle = map(probability, (found.before, found.unlearned, found.oracle))
+    before, unlearned, oracle = (
+        probability(one.margins) for one in (found.before, found.unlearned, found.oracle)
+    )
+    answer = _answer(study)
     means = [PROBABILITY.text(part.mean()) for part in (before, unlearned, oracle)]
     figures(
         {
-            "Before": (means[0], "mean probability of the label"),
+            "Before": (means[0], f"mean probability of the {answer}"),
             "Unlearned": (means[1], f"by {name}"),
             "Retrained": (means[2], "by models never trained on them: the target"),
         }
@@ -123,14 +128,16 @@ def before_after(
             )
         )
     words = (
-        f"Probability of the label before → unlearned, and by models retrained without the {kind}; "
-        "largest fall by retraining first."
+        f"Probability of the {answer} before → unlearned, and by models retrained without the "
+        f"{kind}; largest fall by retraining first."
     )
     _gallery(study, training, cards, "Forgotten training examples", words, location, "before_after")
+    _still_answered(study, audit, method, location, kind)
     heading("Unlearned against retrained")
-    means_of = [part.mean(axis=0) for part in (found.unlearned, found.oracle)]
+    means_of = [part.margins.mean(axis=0) for part in (found.unlearned, found.oracle)]
+    output = training.output
     words = (
-        f"Mean margin of each forgotten {kind} over {audit.models:,} models. On the dashed line, "
+        f"Mean {output} of each forgotten {kind} over {audit.models:,} models. On the dashed line, "
         "unlearned and retrained models agree."
     )
     aside(words)
@@ -142,8 +149,53 @@ def before_after(
         ids,
         f"unlearned_{audit.id}_{method}",
         words,
-        ("Margin, unlearned", "Margin, retrained"),
+        tuple(f"{output[0].upper()}{output[1:]}, {who}" for who in ("unlearned", "retrained")),
     )
+
+
+def _still_answered(
+    study: StudyReader, audit: Audit, method: str, location: Location, kind: str
+) -> None:
+    """Whether models still answer the test examples that the forgotten ones support most."""
+    found = before_and_after(study, audit, method, "test")
+    if not len(found.rows):
+        return
+    heading(f"Test {kind}s that they support most")
+    tests = examples(study, "test", audit.algorithm)
+    shares = [one.share_right for one in (found.before, found.unlearned, found.oracle)]
+    was, now, truth = (SHARE.text(share.mean()) for share in shares)
+    cards = [
+        replace(
+            card,
+            note=f"{SHARE.text(before)} → {SHARE.text(after)} right",
+            score=f"retrained {SHARE.text(oracle)}",
+            bar=float(oracle),
+            wrong=False,
+        )
+        for card, before, after, oracle in zip(
+            test_cards(tests, found.rows, location), *shares, strict=True
+        )
+    ]
+    words = (
+        f"Share of the models that answer right, before → unlearned: {was} → {now} over these "
+        f"{kind}s; retrained models {truth}. The most supported first."
+    )
+    aside(words)
+    gallery(
+        study,
+        "test",
+        [Group("Supported test examples", cards)],
+        SIDE,
+        "still_answered",
+        lambda row: st.switch_page(
+            EXPLAIN, query_params=location.parameters(test=str(tests.ids[row]))
+        ),
+    )
+
+
+def _answer(study: StudyReader) -> str:
+    """What an example's right answer is called."""
+    return "label" if has(study, "classes") else "expected text"
 
 
 def _card(training: Examples, row: int, words: str, location: Location) -> Card:

@@ -12,10 +12,10 @@ from engine.applications.live.loading import Arrays, Loaded
 from engine.applications.live.queries import FOUND, Completed, Example, Query
 from engine.applications.live.reading import read_example
 from engine.attribution.ensemble import combined
+from engine.data.tokens import ARROW, NOTHING
 from engine.store.errors import DataloupeError
 from engine.study.examples import read_stacked_arrays
 from engine.tasks import Given
-from engine.tasks.tokens import ARROW, NOTHING
 
 
 def complete(loaded: Loaded, example: Example, by: int | None) -> tuple[Arrays, Completed | None]:

@@ -18,6 +18,7 @@ from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.build.models import load_checkpoint
 from engine.build.tasks import task_at, task_of
+from engine.data.tokens import target_tokens
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
 from engine.store.errors import DataloupeError, StoreError
@@ -29,7 +30,6 @@ from engine.study.neighbours import read_embeddings, read_similarity
 from engine.study.output_names import NamedOutput
 from engine.study.reader import StudyReader
 from engine.study.score_matrices import stored_solver
-from engine.tasks.tokens import target_tokens
 
 if TYPE_CHECKING:
     from torch import nn

@@ -30,22 +30,22 @@ from engine.applications.unlearning.judging import (
     membership,
 )
 from engine.applications.unlearning.klom import DIRECTION, Direction
-from engine.applications.unlearning.logit_changes import predicted_changes
-from engine.applications.unlearning.logits import ClassLogits
 from engine.applications.unlearning.method_jobs import (
     method_job,
-    original_logits,
+    original_outputs,
     unchanged_originals,
 )
 from engine.applications.unlearning.oracles import (
-    oracle_logits,
+    oracle_outputs,
     oracles,
     oracles_fingerprint,
     originals,
 )
-from engine.applications.unlearning.rows import forget_set, rows_of
-from engine.applications.unlearning.settings import BUDGET, GRIDS, UNCHANGED, Hyper
-from engine.applications.unlearning.settings_search import MODELS, search
+from engine.applications.unlearning.output_changes import predicted_changes
+from engine.applications.unlearning.outputs import AuditedOutputs
+from engine.applications.unlearning.rows import forget_set, matched_of, rows_of
+from engine.applications.unlearning.settings import BUDGET, UNCHANGED, Hyper
+from engine.applications.unlearning.settings_search import MODELS, grid_of, search
 from engine.applications.unlearning.sources import Source, best_source
 from engine.applications.unlearning.unlearned import unlearn_models
 from engine.applications.unlearning.validation import validation_set
@@ -92,7 +92,7 @@ def audit(
         report: Called as models are done.
 
     Raises:
-        MissingCapability: Examples of the study do not have one class each.
+        MissingCapability: The study has no outputs that unlearning can match.
         DataloupeError: No such example or method; the forget set is empty, everything, or all of a
             class; or a training failed.
         SpecError: The algorithm has no recipe, so there can be no oracles.
@@ -122,7 +122,7 @@ def audit(
     with processes.keeping_workers(device):
         train(originals(models), "originals")
         train(oracles(study, removed, removed, models), "oracles")
-        searched = [m for m in methods if len(GRIDS[m]) > 1 and m not in (hyper or {})]
+        searched = [m for m in methods if len(grid_of(study, m)) > 1 and m not in (hyper or {})]
         choosing = min(models, MODELS)
         validation: Removal = ()
         if searched:
@@ -132,7 +132,7 @@ def audit(
             jobs = unchanged_originals(study, algorithm, removed, validation, choosing, device)
             unlearn_models(study, jobs, workers, during("originals on the validation set"))
         truth, rows = (
-            oracle_logits(study, algorithm, removed, removed, models),
+            oracle_outputs(study, algorithm, removed, removed, models),
             rows_of(study, removed),
         )
         found = []
@@ -147,14 +147,14 @@ def audit(
                 what = during(f"hyper-parameters of {method}")
                 chosen = search(study, job, None, choosing, workers, what).hyper
             else:
-                chosen = GRIDS[method][0]
+                chosen = grid_of(study, method)[0]
             job = method_job(
                 study, algorithm, removed, removed, method, budget, device, models, source
             )
             jobs = [replace(job, hyper=chosen, seed=seed) for seed in range(models)]
             unlearn_models(study, jobs, workers, during(f"unlearning by {method}"))
-            # Doing nothing comes first, so the originals' logits are there for all methods.
-            before = original_logits(study, algorithm, removed, removed, models, device)
+            # Doing nothing comes first, so the originals' outputs are there for all methods.
+            before = original_outputs(study, algorithm, removed, removed, models, device)
             found.append(judge_method(study, jobs, before, truth, rows, direction, source))
     done = _audit(
         study, algorithm, removed, truth, found, models, budget, direction, source, device
@@ -167,7 +167,7 @@ def _audit(
     study: StudyReader,
     algorithm: str,
     forget: Removal,
-    oracles: ClassLogits,
+    oracles: AuditedOutputs,
     found: Sequence[MethodAudit],
     models: int,
     budget: float,
@@ -180,9 +180,9 @@ def _audit(
     theirs = margins_by_part(study, oracles, rows)
     correlation = error = None
     if any(one.method == "matching" for one in found):
-        before = original_logits(study, algorithm, forget, forget, models, device)
+        before = original_outputs(study, algorithm, forget, forget, models, device)
         changes = predicted_changes(study, forget, forget, algorithm, device, source)
-        correlation, error = agreement(before, oracles, changes, rows)
+        correlation, error = agreement(before, oracles, changes, rows, matched_of(study).relative)
     fingerprint = oracles_fingerprint(study, algorithm, forget, forget)
     names = [one.method for one in found]
     chosen = [one.hyper for one in found]

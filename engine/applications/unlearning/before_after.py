@@ -1,7 +1,10 @@
-"""Margins of the forgotten examples: before unlearning, after it, and retrained without them.
+"""Forgotten examples, and those that they support: before unlearning, after it, and retrained.
 
 found = read_before_after(study, audit, "matching")
-found.before, found.unlearned, found.oracle
+found.before.margins, found.unlearned.right, found.oracle.right
+
+Test examples that the forget set supports most, such as the questions about a fact whose
+statements are forgotten, tell whether models still answer: `read_before_after(…, "test")`.
 """
 
 from __future__ import annotations
@@ -12,32 +15,58 @@ from pathlib import Path
 import numpy as np
 
 from engine.applications.unlearning.audit_record import Audit
-from engine.applications.unlearning.logits import read_train_logits
-from engine.applications.unlearning.rows import labels_of
+from engine.applications.unlearning.outputs import (
+    margins_of,
+    read_test_outputs,
+    read_train_outputs,
+    right_of,
+)
 from engine.applications.unlearning.settings import UNCHANGED
-from engine.attribution.softmax import margins
 from engine.build.retraining import FIRST_ORACLE
 from engine.store import layout
+from engine.store.layout import TRAK, Split
 from engine.study.reader import StudyReader
+from engine.study.score_matrices import read_score_matrix
+
+SUPPORTED = 12
+"""Test examples that are shown with an audit."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What N models make of k examples.
+
+    Attributes:
+        margins: Or what else the task's first output is, float64 `[N, k]`. Of a margin or the
+            log-odds of tokens, the probability is 1 / (1 + exp(−margin)).
+        right: Whether the answer is right, bool `[N, k]`.
+    """
+
+    margins: np.ndarray
+    right: np.ndarray
+
+    @property
+    def share_right(self) -> np.ndarray:
+        """Share of the models that answer right, float64 `[k]`."""
+        found: np.ndarray = self.right.mean(axis=0)
+        return found
 
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """Margins of the forgotten examples by model, float64 `[N, k]`.
-
-    The label's probability is 1 / (1 + exp(−margin)).
+    """What the models of an audit make of some examples.
 
     Attributes:
-        rows: Training rows, ascending int64 `[k]`.
-        before: Margins of the originals.
-        unlearned: Margins of the originals after unlearning.
-        oracle: Margins of the oracles.
+        rows: Training or test rows, int64 `[k]`.
+        before: Of the originals.
+        unlearned: Of the originals after unlearning.
+        oracle: Of the oracles.
     """
 
     rows: np.ndarray
-    before: np.ndarray
-    unlearned: np.ndarray
-    oracle: np.ndarray
+    before: Answers
+    unlearned: Answers
+    oracle: Answers
 
 
 def before_after_files(
@@ -63,20 +92,33 @@ def before_after_files(
     return before, unlearned, oracles
 
 
-def read_before_after(study: StudyReader, audit: Audit, method: str) -> BeforeAfter:
-    """Read the margins of an audit's models.
+def read_before_after(
+    study: StudyReader, audit: Audit, method: str, split: Split = "train"
+) -> BeforeAfter:
+    """Read what an audit's models make of the forgotten examples, or of the test examples that
+    these support most.
 
     Raises:
         KeyError: The audit does not include this method.
         StoreError: The models' outputs are missing or broken.
     """
-    rows = np.array(audit.forget, np.int64)
-    labels = labels_of(study, rows)
-    before, unlearned, oracle = (
-        margins(read_train_logits(files, rows), labels)
-        for files in before_after_files(study, audit, method)
-    )
-    return BeforeAfter(rows, before, unlearned, oracle)
+    train = split == "train"
+    rows = np.array(audit.forget, np.int64) if train else supported(study, audit)
+    read = read_train_outputs if train else read_test_outputs
+    found = []
+    for files in before_after_files(study, audit, method):
+        outputs = read(study, files, rows)
+        found.append(Answers(margins_of(study, outputs), right_of(study, outputs)))
+    return BeforeAfter(rows, *found)
+
+
+def supported(study: StudyReader, audit: Audit) -> np.ndarray:
+    """Test rows that the forget set supports most by TRAK, the most first; at most `SUPPORTED`."""
+    scores = read_score_matrix(study, audit.algorithm, TRAK)
+    total = scores.sums(np.array(audit.forget, np.int64))
+    order = np.argsort(-total, kind="stable")[:SUPPORTED]
+    found: np.ndarray = order[total[order] > 0].astype(np.int64)
+    return found
 
 
 def probability(margin: np.ndarray) -> np.ndarray:

@@ -17,11 +17,12 @@ from typing import Any
 from engine import store
 from engine.applications.unlearning.audit_record import Audit, read_audits
 from engine.applications.unlearning.checks import check_methods, check_scores
-from engine.applications.unlearning.logit_changes import changes_fingerprint
 from engine.applications.unlearning.method_jobs import method_job
 from engine.applications.unlearning.oracles import oracles_fingerprint
+from engine.applications.unlearning.output_changes import changes_fingerprint
 from engine.applications.unlearning.rows import forget_set
-from engine.applications.unlearning.settings import BUDGET, GRIDS, Hyper
+from engine.applications.unlearning.settings import BUDGET, Hyper
+from engine.applications.unlearning.settings_search import grid_of
 from engine.applications.unlearning.sources import Source, best_source, check_source
 from engine.applications.unlearning.unlearned import unlearn
 from engine.build.retraining import is_checkpoint, weights_file
@@ -68,7 +69,7 @@ def write_unlearned(
     from engine.training.weights import save_weights
 
     algorithm = resolve_algorithm(study, algorithm)
-    check_methods([method], budget)
+    check_methods(study, [method], budget)
     check_scores(study, algorithm)
     source = source or best_source(study, algorithm)
     if out.suffix != ".safetensors":
@@ -78,7 +79,7 @@ def write_unlearned(
     device = processes.pick_device(device)
     models = audited.models if audited else 0
     job = method_job(study, algorithm, removed, removed, method, budget, device, models, source)
-    hyper = Hyper.from_dict(audited.of(method).hyper) if audited else GRIDS[method][0]
+    hyper = Hyper.from_dict(audited.of(method).hyper) if audited else grid_of(study, method)[0]
     job = replace(job, hyper=hyper, seed=checkpoint)
     _check_checkpoint(study, algorithm, checkpoint)
     model, cost = unlearn(study, job)
@@ -137,7 +138,7 @@ def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, An
     audited = _audit(study, algorithm, request["audit"], request["method"])
     if audited is not None:
         request |= {"forget": audited.forget, "budget": audited.budget, "source": audited.source}
-    check_methods([request["method"]], request["budget"])
+    check_methods(study, [request["method"]], request["budget"])
     check_scores(study, algorithm)
     request["source"] = request["source"] or best_source(study, algorithm)
     check_source(study, algorithm, request["source"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.applications.unlearning.settings import GRIDS
+from engine.applications.unlearning.settings import GRIDS, OF_CLASSES
 from engine.applications.unlearning.sources import check_source
 from engine.build.retraining import check_recipe
 from engine.store import layout
 from engine.store.errors import DataloupeError, StoreError
-from engine.study.capabilities import require
+from engine.study.capabilities import has, require
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -28,7 +28,7 @@ def check_audit(
     """The name of the algorithm, if it can be audited in this way. Raises as `audit`."""
     check_task(study)
     algorithm = resolve_algorithm(study, algorithm)
-    check_methods(methods, budget)
+    check_methods(study, methods, budget)
     if not FEWEST <= models <= MOST:
         raise DataloupeError(f"An audit takes {FEWEST} to {MOST:,} models, not {models:,}.")
     check_recipe(study, algorithm)
@@ -38,7 +38,13 @@ def check_audit(
     return algorithm
 
 
-def check_methods(methods: Sequence[str], budget: float) -> None:
+def methods_of(study: StudyReader) -> list[str]:
+    """The methods that models of a study can unlearn by."""
+    classes = has(study, "classes")
+    return [method for method in GRIDS if classes or method not in OF_CLASSES]
+
+
+def check_methods(study: StudyReader, methods: Sequence[str], budget: float) -> None:
     """Reject unknown methods, and a budget that is not a share. Raises DataloupeError."""
     if not methods:
         raise DataloupeError(f"Name a method of unlearning: {', '.join(GRIDS)}.")
@@ -46,6 +52,8 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
         if method not in GRIDS:
             known = ", ".join(GRIDS)
             raise DataloupeError(f"Unknown unlearning method {method!r}. Methods: {known}.")
+        if method not in methods_of(study):
+            require(study, "classes", f"Unlearning by {method}")
     if not 0 < budget <= 1:
         raise DataloupeError(
             f"The budget is a share of a retraining: above 0 and at most 1, not {budget:g}."
@@ -53,17 +61,19 @@ def check_methods(methods: Sequence[str], budget: float) -> None:
 
 
 def check_task(study: StudyReader) -> None:
-    """Reject a study without classes: methods and audits compare class logits.
+    """Reject a study without outputs that unlearning can match.
 
     Raises:
-        MissingCapability: Examples of the study do not have one class each.
+        MissingCapability: There are none.
     """
-    require(study, "classes", "Unlearning")
+    require(study, "unlearning", "Unlearning")
 
 
 def check_scores(study: StudyReader, algorithm: str) -> None:
-    """Reject a study without classes or TRAK scores, which predictions need. Raises StoreError, or
-    as `check_task`."""
+    """Reject a study without such outputs or TRAK scores, which predictions need.
+
+    Raises StoreError, or as `check_task`.
+    """
     check_task(study)
     if not layout.weighting_file(study.root, algorithm).exists():
         raise StoreError(

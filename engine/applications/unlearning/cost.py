@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.applications.unlearning.logit_changes import cost_of_changes
 from engine.applications.unlearning.oracles import oracles, originals
-from engine.applications.unlearning.settings import GRIDS, UNCHANGED
-from engine.applications.unlearning.settings_search import MODELS
+from engine.applications.unlearning.output_changes import cost_of_changes
+from engine.applications.unlearning.settings import UNCHANGED
+from engine.applications.unlearning.settings_search import MODELS, grid_of
 from engine.applications.unlearning.sources import Source
 from engine.applications.unlearning.validation import validation_set
 from engine.build.retraining import Removal, is_trained
@@ -52,7 +52,7 @@ def audit_cost(
 ) -> AuditCost:
     """The cost of `audit`. Only looks at the files in the study."""
     methods = [method for method in methods if method != UNCHANGED]
-    searched = [method for method in methods if len(GRIDS[method]) > 1]
+    searched = [method for method in methods if len(grid_of(study, method)) > 1]
     choosing = min(models, MODELS)
     own = oracles(study, forget, forget, models)
     wanted = [*originals(models), *own]
@@ -64,7 +64,9 @@ def audit_cost(
             validation = validation_set(study, algorithm, forget)
             wanted += oracles(study, forget, validation, choosing)
     there = sum(is_trained(study, algorithm, model) for model in wanted)
-    unlearnings = models * len(methods) + choosing * sum(len(GRIDS[one]) for one in searched)
+    unlearnings = models * len(methods) + choosing * sum(
+        len(grid_of(study, one)) for one in searched
+    )
     predictions = 0.0
     if "matching" in methods:
         # Once for the forget set, and once for the validation set.

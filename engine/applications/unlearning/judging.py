@@ -12,8 +12,6 @@ from engine.applications.unlearning import klom
 from engine.applications.unlearning.audit_record import PARTS, Judged, MethodAudit, Part
 from engine.applications.unlearning.cost import retraining_cost
 from engine.applications.unlearning.klom import Direction
-from engine.applications.unlearning.logit_changes import LogitChanges, cost_of_changes
-from engine.applications.unlearning.logits import ClassLogits, read_logits
 from engine.applications.unlearning.model_tests import (
     membership_attack,
     p_closer,
@@ -21,7 +19,15 @@ from engine.applications.unlearning.model_tests import (
     remembered,
     share_of_way,
 )
-from engine.applications.unlearning.rows import Rows, labels_of
+from engine.applications.unlearning.output_changes import OutputChanges, cost_of_changes
+from engine.applications.unlearning.outputs import (
+    AuditedOutputs,
+    Outputs,
+    margins_of,
+    read_outputs,
+    right_of,
+)
+from engine.applications.unlearning.rows import Rows
 from engine.applications.unlearning.settings import UNCHANGED, Cost
 from engine.applications.unlearning.sources import Source
 from engine.applications.unlearning.unlearned import (
@@ -29,35 +35,30 @@ from engine.applications.unlearning.unlearned import (
     unlearned_file,
     unlearned_fingerprint,
 )
-from engine.attribution.softmax import margins
 from engine.study.reader import StudyReader
 
 _FAR = 1e6
 """Margin, either way, of a model that diverged."""
 
 
-def margins_by_part(study: StudyReader, logits: ClassLogits, rows: Rows) -> dict[Part, np.ndarray]:
+def margins_by_part(
+    study: StudyReader, outputs: AuditedOutputs, rows: Rows
+) -> dict[Part, np.ndarray]:
     """Margins float64 `[N, n]` on each part of the examples."""
+    return {part: margins_of(study, some) for part, some in _parts(outputs, rows).items()}
+
+
+def _accuracies(study: StudyReader, outputs: AuditedOutputs, rows: Rows) -> dict[Part, float]:
     return {
-        part: margins(some, labels) for part, (some, labels) in _parts(study, logits, rows).items()
+        part: float(right_of(study, some).mean()) for part, some in _parts(outputs, rows).items()
     }
 
 
-def _accuracies(study: StudyReader, logits: ClassLogits, rows: Rows) -> dict[Part, float]:
+def _parts(outputs: AuditedOutputs, rows: Rows) -> dict[Part, Outputs]:
     return {
-        part: float((some.argmax(axis=2) == labels).mean())
-        for part, (some, labels) in _parts(study, logits, rows).items()
-    }
-
-
-def _parts(
-    study: StudyReader, logits: ClassLogits, rows: Rows
-) -> dict[Part, tuple[np.ndarray, np.ndarray]]:
-    """Part → (logits `[N, n, classes]`, class numbers `[n]`)."""
-    return {
-        "forget": (logits.of(rows.forget), labels_of(study, rows.forget)),
-        "retain": (logits.of(rows.audited), labels_of(study, rows.audited)),
-        "test": (logits.test, labels_of(study)),
+        "forget": outputs.of(rows.forget),
+        "retain": outputs.of(rows.audited),
+        "test": outputs.test,
     }
 
 
@@ -75,8 +76,8 @@ def membership(forget: np.ndarray, test: np.ndarray) -> float:
 def judge_method(
     study: StudyReader,
     jobs: Sequence[Unlearning],
-    originals: ClassLogits,
-    oracles: ClassLogits,
+    originals: AuditedOutputs,
+    oracles: AuditedOutputs,
     rows: Rows,
     direction: Direction,
     source: Source,
@@ -87,12 +88,14 @@ def judge_method(
         originals: Of the models that the method started from, in the same order.
     """
     files = [unlearned_file(study, job) for job in jobs]
-    unlearned = read_logits(files, rows.all)
+    unlearned = read_outputs(study, files, rows.all)
     ours, before, theirs = (
-        margins_by_part(study, logits, rows) for logits in (unlearned, originals, oracles)
+        margins_by_part(study, outputs, rows) for outputs in (unlearned, originals, oracles)
     )
     ours = {part: _finite(values) for part, values in ours.items()}
-    correct, oracle_correct = (_accuracies(study, logits, rows) for logits in (unlearned, oracles))
+    correct, oracle_correct = (
+        _accuracies(study, outputs, rows) for outputs in (unlearned, oracles)
+    )
     parts = {
         part: Judged(
             klom=klom.summary(
@@ -144,11 +147,18 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def agreement(
-    originals: ClassLogits, oracles: ClassLogits, changes: LogitChanges, rows: Rows
+    originals: AuditedOutputs,
+    oracles: AuditedOutputs,
+    changes: OutputChanges,
+    rows: Rows,
+    relative: bool,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """(correlation, root mean squared error) of predicted and actual changes, by part.
 
-    Changes are those of the mean logits, relative to the mean over classes.
+    Changes are those of the mean of what is matched.
+
+    Args:
+        relative: Whether only differences of an example's outputs count, as with class logits.
     """
     correlation, error = {}, {}
     for part, change, before, after in (
@@ -156,8 +166,10 @@ def agreement(
         ("retain", changes.retain, originals.of(rows.learned), oracles.of(rows.learned)),
         ("test", changes.test, originals.test, oracles.test),
     ):
-        actual = _centered(after.mean(axis=0) - before.mean(axis=0)).ravel()
-        predicted = _centered(change).ravel()
+        actual, predicted = (
+            (_centered(some) if relative else some).ravel()
+            for some in (after.matched.mean(axis=0) - before.matched.mean(axis=0), change)
+        )
         varies = np.std(actual) > 0 and np.std(predicted) > 0
         correlation[part] = float(np.corrcoef(actual, predicted)[0, 1]) if varies else 0.0
         error[part] = float(np.sqrt(np.mean((actual - predicted) ** 2)))

@@ -1,4 +1,4 @@
-"""The unlearning jobs of a method, and the changes of the logits that the method learns."""
+"""The unlearning jobs of a method, and the changes of outputs that the method learns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.cost import retraining_cost
-from engine.applications.unlearning.logit_changes import predicted_changes
-from engine.applications.unlearning.logits import ClassLogits, read_logits
-from engine.applications.unlearning.oracles import oracle_logits, oracles_fingerprint, rows_for
+from engine.applications.unlearning.oracles import oracle_outputs, oracles_fingerprint, rows_for
+from engine.applications.unlearning.output_changes import predicted_changes
+from engine.applications.unlearning.outputs import AuditedOutputs, read_outputs
 from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import BUDGET, UNCHANGED, Hyper
 from engine.applications.unlearning.sources import Source
@@ -53,34 +53,35 @@ def method_job(
 def unchanged_originals(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
 ) -> list[Unlearning]:
-    """Jobs that store the class logits of the first originals, unchanged."""
+    """Jobs that store the outputs of the first originals, unchanged."""
     job = method_job(study, algorithm, forget, removed, UNCHANGED, BUDGET, device, models)
     return [replace(job, seed=seed) for seed in range(models)]
 
 
-def original_logits(
+def original_outputs(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
-) -> ClassLogits:
-    """Class logits of the first originals, once the jobs of `unchanged_originals` are done."""
+) -> AuditedOutputs:
+    """Outputs of the first originals, once the jobs of `unchanged_originals` are done."""
     jobs = unchanged_originals(study, algorithm, forget, removed, models, device)
     files = [unlearned_file(study, job) for job in jobs]
-    return read_logits(files, rows_for(study, forget, removed))
+    return read_outputs(study, files, rows_for(study, forget, removed))
 
 
 def _actual_changes(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int, device: str
 ) -> Path:
-    """File with the actual changes of the logits: the oracles' mean minus the originals'."""
+    """File with the actual changes of what is matched: the oracles' mean minus the originals'."""
     fingerprint = store.fingerprint_of(
         "real changes", oracles_fingerprint(study, algorithm, forget, removed), models
     )
     path = layout.logit_changes_file(study.root, algorithm, fingerprint)
     if not path.exists():
-        after = oracle_logits(study, algorithm, forget, removed, models)
-        before = original_logits(study, algorithm, forget, removed, models, device)
+        after = oracle_outputs(study, algorithm, forget, removed, models)
+        before = original_outputs(study, algorithm, forget, removed, models, device)
         parts = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
         changes = {
-            f"{name}_change": after.of(part).mean(axis=0) - before.of(part).mean(axis=0)
+            f"{name}_change": after.of(part).matched.mean(axis=0)
+            - before.of(part).matched.mean(axis=0)
             for name, part in parts.items()
         }
         store.write_tensors(path, changes, fingerprint)

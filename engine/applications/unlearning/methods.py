@@ -7,9 +7,10 @@ off. Every method takes steps of a few examples (`Hyper.batch`), with momentum a
 that falls to 0, until the budget is used up. It starts without optimizer state, because a study
 keeps none.
 
-- **matching**: squared error between the model's logits and the original's logits plus their
-  predicted change; batches mix the forget set and the retain set (Georgiev et al. 2024). A target
-  has no label noise, so batches are small: steps are what the budget is short of.
+- **matching**: squared error between the model's outputs (`Task.matched`: class logits, or log-odds
+  of target tokens) and the original's plus their predicted change; batches mix the forget set and
+  the retain set (Georgiev et al. 2024). A target has no label noise, so batches are small: steps
+  are what the budget is short of.
 - **oracle**: the same with the actual mean change of oracles, the best possible target.
 - **finetune**, **ascent**, **both**: cross entropy down on the retain set, up on the forget set, or
   both at once.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +35,7 @@ from engine.applications.unlearning.settings import FORWARD, Cost, Hyper
 from engine.store.errors import DataloupeError
 from engine.tasks import Task
 from engine.tasks.classification import logits
+from engine.tasks.outcomes import outcomes_named
 
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
@@ -46,7 +49,7 @@ class Examples:
 
     Attributes:
         batch: All examples as one prepared batch.
-        change: Target change of the logits, `[n, classes]`; None if the method needs none.
+        change: Target change of the matched outputs, `[n, m]`; None if the method needs none.
     """
 
     batch: Batch
@@ -79,12 +82,23 @@ class Setup:
     seed: int
     hyper: Hyper
 
+    def matched(self, part: Examples, rows: Tensor) -> Tensor:
+        """What is matched of some examples of a part, `[rows, m]`."""
+        assert self.task.matched is not None, f"{self.task.name} has nothing to match"
+        return self.task.matched(self.model, part.rows(rows))
+
+    @property
+    def relative(self) -> bool:
+        """Whether only differences of an example's outputs count."""
+        outcomes = outcomes_named(self.task.outcomes)
+        return outcomes is not None and outcomes.matched is not None and outcomes.matched.relative
+
     @property
     def parts(self) -> tuple[Examples, Examples]:
         return self.forget, self.retain
 
     def loss(self, part: Examples, rows: Tensor) -> Tensor:
-        """Mean cross entropy on some examples of a part."""
+        """Mean training loss on some examples of a part."""
         return self.task.loss(self.model, part.rows(rows), 0.0).mean()
 
 
@@ -98,20 +112,22 @@ def nothing(setup: Setup) -> Cost:
 
 
 def matching(setup: Setup) -> Cost:
-    """Fine-tune toward the model's own logits plus their predicted change."""
+    """Fine-tune toward the model's own outputs plus their predicted change."""
     visits = _visits(setup, _mixed(setup), forward=True)
     targets = []
     for part, visited in zip(setup.parts, visits.visited, strict=True):
         if part.change is None:
-            raise DataloupeError("Matching needs predicted changes of the logits.")
-        targets.append(_before(setup, part, visited) + setup.hyper.scale * part.change)
+            raise DataloupeError("Matching needs predicted changes of the outputs.")
+        before = _before(part, visited, partial(setup.matched, part))
+        targets.append(before + setup.hyper.scale * part.change)
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
         losses = []
         for part, target, chosen in zip(setup.parts, targets, rows, strict=True):
-            # Relative to the mean over classes: softmax ignores the mean, and it drifts.
-            off = logits(setup.model, part.rows(chosen)) - target[chosen]
-            losses.append(_centered(off).square().mean(dim=1))
+            off = setup.matched(part, chosen) - target[chosen]
+            if setup.relative:  # softmax ignores the mean over classes, and it drifts
+                off = off - off.mean(dim=1, keepdim=True)
+            losses.append(off.square().mean(dim=1))
         return torch.cat(losses).mean()
 
     return _descend(setup, visits, loss)
@@ -148,14 +164,18 @@ def both(setup: Setup) -> Cost:
 
 def scrub(setup: Setup) -> Cost:
     """First away from the original on the forget set, always close to it on the retain set."""
+
+    def log_probabilities(part: Examples, rows: Tensor) -> Tensor:
+        return logits(setup.model, part.rows(rows)).log_softmax(dim=1)
+
     visits = _visits(setup, _mixed(setup), forward=True)
     before = [
-        _before(setup, part, visited).log_softmax(dim=1)
+        _before(part, visited, partial(log_probabilities, part))
         for part, visited in zip(setup.parts, visits.visited, strict=True)
     ]
 
     def divergence(part: Examples, before: Tensor, chosen: Tensor) -> Tensor:
-        now = logits(setup.model, part.rows(chosen)).log_softmax(dim=1)
+        now = log_probabilities(part, chosen)
         return functional.kl_div(now, before[chosen], log_target=True, reduction="batchmean")
 
     def loss(step: int, rows: list[Tensor]) -> Tensor:
@@ -236,17 +256,13 @@ def _mixed(setup: Setup) -> tuple[int, int]:
     return first, min(batch - first, len(setup.retain))
 
 
-def _centered(logits: Tensor) -> Tensor:
-    return logits - logits.mean(dim=1, keepdim=True)
-
-
 @torch.no_grad()
-def _before(setup: Setup, part: Examples, visited: Tensor) -> Tensor:
-    """The model's logits on one part, `[n, classes]`; 0 for examples that are not visited."""
-    first = logits(setup.model, part.rows(visited[:1]))
+def _before(part: Examples, visited: Tensor, outputs: Callable[[Tensor], Tensor]) -> Tensor:
+    """Outputs of the original on one part, `[n, m]`; 0 for examples that are not visited."""
+    first = outputs(visited[:1])
     found = first.new_zeros(len(part), first.shape[1])
     for rows in visited.split(512):
-        found[rows] = logits(setup.model, part.rows(rows))
+        found[rows] = outputs(rows)
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.logits import ClassLogits, read_logits
+from engine.applications.unlearning.outputs import AuditedOutputs, read_outputs
 from engine.applications.unlearning.rows import rows_of
 from engine.build.retraining import (
     FIRST_ORACLE,
@@ -25,7 +25,7 @@ from engine.build.retraining import (
 from engine.study.reader import StudyReader
 
 CODE = 2
-"""Increment when oracles of the same forget set would have different logits."""
+"""Increment when oracles of the same forget set would have different outputs."""
 
 
 def originals(models: int) -> list[RetrainedModel]:
@@ -46,23 +46,23 @@ def oracle_file(study: StudyReader, algorithm: str, removed: Removal, number: in
     return model_file(study, algorithm, removed, FIRST_ORACLE + number)
 
 
-def oracle_logits(
+def oracle_outputs(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal, models: int
-) -> ClassLogits:
-    """Class logits of the first oracles. Raises StoreError if one is missing or broken."""
+) -> AuditedOutputs:
+    """Outputs of the first oracles. Raises StoreError if one is missing or broken."""
     files = [oracle_file(study, algorithm, removed, number) for number in range(models)]
-    return read_logits(files, rows_for(study, forget, removed))
+    return read_outputs(study, files, rows_for(study, forget, removed))
 
 
 def rows_for(study: StudyReader, forget: Removal, removed: Removal) -> np.ndarray:
-    """Training rows whose class logits the models without `removed` keep, ascending int64."""
+    """Training rows whose outputs the models without `removed` keep, ascending int64."""
     return np.union1d(rows_of(study, forget).all, np.array(removed, np.int64))
 
 
 def oracles_fingerprint(
     study: StudyReader, algorithm: str, forget: Removal, removed: Removal
 ) -> str:
-    """Fingerprint of the oracles without `removed`, and of the rows whose logits are kept."""
+    """Fingerprint of the oracles without `removed`, and of the rows whose outputs are kept."""
     rows = rows_for(study, forget, removed).tolist()
     return store.fingerprint_of(
         "oracle", CODE, retrained_fingerprint(study, algorithm, removed), rows

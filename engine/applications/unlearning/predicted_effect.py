@@ -13,17 +13,16 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.checks import check_scores
-from engine.applications.unlearning.logit_changes import changes_fingerprint, predicted_changes
-from engine.applications.unlearning.rows import forget_set, labels_of
+from engine.applications.unlearning.output_changes import changes_fingerprint, predicted_changes
+from engine.applications.unlearning.rows import forget_set, matched_of, own_of
 from engine.applications.unlearning.sources import Source, check_source
-from engine.attribution.softmax import margins
 from engine.build.retraining import Removal
 from engine.running import processes
 from engine.running.jobs.parameters import complete
 from engine.running.progress import Report
 from engine.store import layout
 from engine.store.layout import HYBRID
-from engine.study.models import read_mean_logits
+from engine.study.models import read_mean_records
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
 
@@ -55,12 +54,10 @@ def read_predicted_margins(
         return None
     change = store.read_tensors(path, fingerprint)["forget_change"]
     rows = np.array(removed, np.int64)
-    logits = read_mean_logits(study, "train", algorithm, rows)
-    labels = labels_of(study, rows)
+    records = read_mean_records(study, "train", algorithm, rows)
+    before, after = matched_of(study).changed(records, change, own_of(study, rows))
     calibrated = layout.method_file(study.root, algorithm, HYBRID).exists()
-    return PredictedMargins(
-        rows, margins(logits, labels), margins(logits + change, labels), calibrated
-    )
+    return PredictedMargins(rows, before, after, calibrated)
 
 
 def check_job(study: StudyReader, parameters: Mapping[str, Any]) -> dict[str, Any]:

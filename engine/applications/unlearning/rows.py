@@ -17,6 +17,7 @@ from engine.build.retraining import Removal, removal_of
 from engine.store.layout import Split
 from engine.study.models import read_class_numbers
 from engine.study.reader import StudyReader
+from engine.tasks.outcomes import Matched, Outcomes, outcomes_named
 
 MOST_LEARNED = 1000
 """Retain examples that methods learn from."""
@@ -48,7 +49,7 @@ class Rows:
 
     @property
     def all(self) -> np.ndarray:
-        """Rows whose class logits are kept of every model, ascending."""
+        """Rows of which outputs are kept of every model, ascending."""
         return np.unique(np.concatenate([self.forget, self.learned, self.audited, self.tuning]))
 
 
@@ -83,8 +84,25 @@ def _rows_of(n_train: int, study_seed: int, forget: Removal) -> Rows:
     return Rows(*(np.sort(part) for part in parts))
 
 
-def labels_of(study: StudyReader, rows: np.ndarray | None = None) -> np.ndarray:
-    """Class numbers of training rows, or of all test examples for None: int64."""
+def outcomes_of(study: StudyReader) -> Outcomes:
+    """The outcomes of a study whose models can unlearn (`checks.check_task`)."""
+    found = outcomes_named(study.dataset.outcomes)
+    assert found is not None
+    return found
+
+
+def matched_of(study: StudyReader) -> Matched:
+    """What unlearning matches in a study whose models can unlearn."""
+    found = outcomes_of(study).matched
+    assert found is not None
+    return found
+
+
+def own_of(study: StudyReader, rows: np.ndarray | None = None) -> np.ndarray:
+    """The right answers of training rows, or of all test examples for None: int64. Class numbers,
+    where examples have a class, else 0 (`engine.tasks.outcomes.Outcomes`)."""
     split: Split = "test" if rows is None else "train"
+    if not outcomes_of(study).labeled:
+        return np.zeros(study.dataset.rows(split) if rows is None else len(rows), np.int64)
     numbers = read_class_numbers(study, split)
     return numbers if rows is None else numbers[rows]

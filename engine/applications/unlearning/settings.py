@@ -85,6 +85,20 @@ GRIDS: Mapping[str, Sequence[Hyper]] = {
 }
 """Methods, and the hyper-parameters to try for each. The first are used where none is chosen."""
 
+TOKEN_GRIDS: Mapping[str, Sequence[Hyper]] = {
+    **GRIDS,
+    "matching": [
+        Hyper(rate, 0.5, scale, batch=_MATCHED)
+        for scale, rate in product((1.0, 1.5, 2.0, 3.0), (0.001, 0.0003))
+    ],
+    "oracle": [Hyper(rate, 0.5, batch=_MATCHED) for rate in (0.001, 0.0003)],
+}
+"""In place of `GRIDS` where log-odds of tokens are matched. Rates that suit class logits break a
+small T5, and all statements of a fact together do more than the sum of what each does."""
+
+OF_CLASSES = ("scrub",)
+"""Methods that compare probabilities of classes."""
+
 TITLES: Mapping[str, tuple[str, str]] = {
     UNCHANGED: ("Doing nothing", "leaves the model as it is"),
     "finetune": ("Fine-tuning", "keeps training on the retain set"),
@@ -97,10 +111,10 @@ TITLES: Mapping[str, tuple[str, str]] = {
         "SCRUB",
         "moves away from the original model on the forget set, stays close to it on the retain set",
     ),
-    "matching": ("Datamodel matching", "trains toward the logits that attributions predict"),
+    "matching": ("Datamodel matching", "trains toward the outputs that attributions predict"),
     "oracle": (
         "Oracle matching",
-        "trains toward the logits of retrained models: the best possible target",
+        "trains toward the outputs of retrained models: the best possible target",
     ),
 }
 """Title of each method, and what it does in a few words."""

@@ -14,16 +14,15 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.klom import ceiling, normal_divergence
-from engine.applications.unlearning.logits import train_logits
-from engine.applications.unlearning.oracles import oracle_logits, rows_for
-from engine.applications.unlearning.rows import labels_of, rows_of
-from engine.applications.unlearning.settings import GRIDS, Hyper
+from engine.applications.unlearning.oracles import oracle_outputs, rows_for
+from engine.applications.unlearning.outputs import margins_of, train_outputs
+from engine.applications.unlearning.rows import matched_of, rows_of
+from engine.applications.unlearning.settings import GRIDS, TOKEN_GRIDS, Hyper
 from engine.applications.unlearning.unlearned import (
     Unlearning,
     unlearn,
     unlearned_fingerprint,
 )
-from engine.attribution.softmax import margins
 from engine.running import processes
 from engine.store import layout
 from engine.study.reader import StudyReader
@@ -80,6 +79,11 @@ class Trial:
     models: int
 
 
+def grid_of(study: StudyReader, method: str) -> Sequence[Hyper]:
+    """The hyper-parameters to try for a method; the first are used where none is chosen."""
+    return (GRIDS if matched_of(study).relative else TOKEN_GRIDS)[method]
+
+
 def search(
     study: StudyReader,
     template: Unlearning,
@@ -92,10 +96,10 @@ def search(
 
     Args:
         template: The unlearning job of the validation set. Its hyper-parameters are ignored.
-        grid: Hyper-parameters to try; None: `GRIDS`.
+        grid: Hyper-parameters to try; None: `grid_of`.
         models: Number of originals and of oracles of the validation set. They must be trained.
     """
-    grid = GRIDS[template.method] if grid is None else grid
+    grid = grid_of(study, template.method) if grid is None else grid
     plain = replace(template, hyper=Hyper(), seed=0)
     key = store.fingerprint_of(
         "unlearning search",
@@ -146,16 +150,16 @@ def judge(trial: Trial) -> Divergences:
     found = []
     for seed in range(trial.models):
         model, _ = unlearn(study, replace(job, seed=seed))
-        logits = train_logits(study, model, rows, job.device)
-        if not np.isfinite(logits).all():
+        outputs = train_outputs(study, model, rows, job.device)
+        if not np.isfinite(outputs).all():
             far = (np.full(len(part), ceiling()) for part in (removed, tuning))
             return Divergences(*far)
-        found.append(logits)
-    oracles = oracle_logits(study, job.algorithm, job.forget, job.removed, trial.models)
-    unlearned = replace(oracles, train=np.stack(found))
+        found.append(outputs)
+    oracles = oracle_outputs(study, job.algorithm, job.forget, job.removed, trial.models)
+    mine = replace(oracles.train, matched=np.stack(found))
+    unlearned = replace(oracles, train=mine)
     divergences = []
     for part in (removed, tuning):
-        labels = labels_of(study, part)
-        ours, theirs = (margins(one.of(part), labels) for one in (unlearned, oracles))
+        ours, theirs = (margins_of(study, one.of(part)) for one in (unlearned, oracles))
         divergences.append(normal_divergence(unlearned=ours, oracle=theirs))
     return Divergences(*divergences)

@@ -1,4 +1,4 @@
-"""What the changes of class logits can be predicted by, and what each needs of the study."""
+"""What the changes of matched outputs can be predicted by, and what each needs of the study."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from engine.build.retraining import check_recipe
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StoreError
 from engine.store.layout import HYBRID
+from engine.study.capabilities import require
 from engine.study.reader import StudyReader
 from engine.study.run_banks import has_bank, read_bank_import
 from engine.study.score_matrices import stored_solver
@@ -20,16 +21,18 @@ WITH_NEWTON: tuple[Source, ...] = ("combined", "newton")
 
 
 def check_source(study: StudyReader, algorithm: str, source: str) -> None:
-    """Reject a source that cannot predict class logits in this study.
+    """Reject a source that cannot predict the matched outputs of this study.
 
     Raises:
-        DataloupeError: There is no such source. SpecError: It needs another recipe. StoreError:
-            There is no bank with logits.
+        DataloupeError: There is no such source. MissingCapability: It needs classes.
+        SpecError: It needs another recipe. StoreError: There is no bank with logits.
     """
     if source not in SOURCES:
         raise DataloupeError(
             f"Changes cannot be predicted by {source!r}. Choose one of {', '.join(SOURCES)}."
         )
+    if source != "trak":
+        require(study, "classes", f"Changes of class logits by {source}")
     if source in WITH_NEWTON:
         _check_for_newton(study, algorithm)
     if source in FROM_BANK:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.logits import class_logits
 from engine.applications.unlearning.oracles import oracles_fingerprint, rows_for
+from engine.applications.unlearning.outputs import outputs_of_model
 from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import Cost, Hyper
 from engine.build.models import untrained_model, versions
@@ -39,7 +39,7 @@ class Unlearning:
         forget: The forget set of the audit.
         removed: The examples that are unlearned: the forget set, or its validation set.
         method: Name of the method.
-        changes: File with the changes of the logits that the method learns, predicted or actual;
+        changes: File with the changes of the outputs that the method learns, predicted or actual;
             None if it needs none.
         budget: Budget in example-gradients.
         seed: Seed of the original.
@@ -69,7 +69,7 @@ def unlearned_fingerprint(study: StudyReader, job: Unlearning) -> str:
 
 
 def unlearned_file(study: StudyReader, job: Unlearning) -> Path:
-    """Shard of a model that unlearned: its class logits and its `cost`."""
+    """Shard of a model that unlearned: its outputs and its `cost`."""
     return layout.unlearned_file(
         study.root, job.algorithm, unlearned_fingerprint(study, job), job.seed
     )
@@ -99,11 +99,11 @@ def unlearn_models(
 
 
 def keep_unlearned(job: Unlearning) -> None:
-    """Worker: unlearn, and keep the model's class logits and cost."""
+    """Worker: unlearn, and keep the model's outputs and cost."""
     study = StudyReader.open(job.root)
     model, cost = unlearn(study, job)
     path = unlearned_file(study, job)
-    tensors = class_logits(study, model, rows_for(study, job.forget, job.removed), job.device)
+    tensors = outputs_of_model(study, model, rows_for(study, job.forget, job.removed), job.device)
     tensors["cost"] = np.array([cost.gradients, cost.forwards], np.int64)
     store.write_tensors(path, tensors, path.parent.name, {"device": job.device, **versions()})
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from engine.applications.unlearning.rows import labels_of, rows_of
+from engine.applications.unlearning.rows import own_of, rows_of
 from engine.build.retraining import Removal
 from engine.store import layout
 from engine.store.cache import FileCache
@@ -42,7 +42,7 @@ def validation_set(study: StudyReader, algorithm: str, forget: Removal) -> Remov
 
 def _validation_set(study: StudyReader, algorithm: str, forget: Removal) -> Removal:
     others = rows_of(study, forget).others
-    labels = labels_of(study, np.arange(study.dataset.n_train))
+    labels = own_of(study, np.arange(study.dataset.n_train))
     left = np.bincount(labels)
     count = min(len(forget), (study.dataset.n_train - len(forget)) // 4)
     taken: list[int] = []

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.data.tokens import token_spans, tokenize, tokenizer_of
 from engine.data.words import word_spans, words
 from engine.tasks.text_options import Choice, Options
 from engine.tasks.tokenizers import plan_tokens, same_tokenizer, train_wordpiece
-from engine.tasks.tokens import token_spans, tokenize, tokenizer_of
 from tests.builders.sentences import sentences
 from tests.data.test_words import WORDS
 

@@ -1,4 +1,4 @@
-"""Predict the change of every class logit after forgetting.
+"""Predict the change of every output that unlearning matches, such as class logits.
 
 Changes are means over checkpoints, in units of the output if there are subset runs to calibrate
 them. There is one shard per forget set, with the examples that methods learn from and every test
@@ -53,13 +53,13 @@ CODE = 2
 
 
 @dataclass(frozen=True)
-class LogitChanges:
-    """Predicted changes of the class logits, float32.
+class OutputChanges:
+    """Predicted changes of what unlearning matches, float32.
 
     Attributes:
-        forget: Changes of the examples to forget, `[k, classes]`, ascending rows.
-        retain: Changes of the retain examples that methods learn from, `[l, classes]`.
-        test: Changes of all test examples, `[n_test, classes]`.
+        forget: Changes of the examples to forget, `[k, m]`, ascending rows.
+        retain: Changes of the retain examples that methods learn from, `[l, m]`.
+        test: Changes of all test examples, `[n_test, m]`.
         path: File of the shard.
     """
 
@@ -77,7 +77,7 @@ def predicted_changes(
     device: str = "cpu",
     source: Source = "trak",
     on_done: Callable[[int, int], None] | None = None,
-) -> LogitChanges:
+) -> OutputChanges:
     """Predicted effect of forgetting `removed`, computed once and kept.
 
     Args:
@@ -113,7 +113,7 @@ def predicted_changes(
             found |= from_bank
         store.write_tensors(path, found, fingerprint)
     found = store.read_tensors(path, fingerprint)
-    return LogitChanges(found["forget_change"], found["retain_change"], found["test_change"], path)
+    return OutputChanges(found["forget_change"], found["retain_change"], found["test_change"], path)
 
 
 def changes_fingerprint(
@@ -141,9 +141,8 @@ def _compute(
     device: str,
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
-    from engine.tasks.classification import logits
-
-    arrays = read_stacked_arrays(study, "train")
+    arrays, matched = read_stacked_arrays(study, "train"), task_of(study).matched
+    assert matched is not None, "the task has nothing to match"
     rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
     parts: dict[str, Mapping[str, np.ndarray]] = {
         name: {key: np.asarray(array[some]) for key, array in arrays.items()}
@@ -152,7 +151,7 @@ def _compute(
     parts["test"] = read_stacked_arrays(study, "test")
     towards = newton_directions if source in WITH_NEWTON else trak_directions
     along = towards(study, algorithm, removed, device)
-    found = predict_logit_changes(study, algorithm, along, parts, logits, device, on_done)
+    found = predict_output_changes(study, algorithm, along, parts, matched, device, on_done)
     return {f"{name}_change": change for name, change in found.items()}
 
 
@@ -180,7 +179,7 @@ def _by_bank(
     }
 
 
-def predict_logit_changes(
+def predict_output_changes(
     study: StudyReader,
     algorithm: str,
     along: DirectionOf,
@@ -234,7 +233,7 @@ def trak_directions(
     def along(checkpoint: int, model: nn.Module) -> dict[str, torch.Tensor]:
         u = _coefficients(study, algorithm, checkpoint, model, solver, weights, device)
         train = batches_of(study, "train", device, size)
-        towards = direction(model, task.model_output, train, u)
+        towards = direction(model, task.trained_output, train, u)
         return {name: -tensor for name, tensor in towards.items()}
 
     return along
@@ -298,7 +297,7 @@ def _coefficients(
         rows = torch.nonzero(weights)[:, 0]
         inverse = torch.from_numpy(kept["inverse"][rows.numpy()])
         return dual_coefficients(inverse, weights[rows])
-    output, seed = task_of(study).model_output, checkpoint_seed(study, checkpoint)
+    output, seed = task_of(study).trained_output, checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
     solved = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)
