@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest, app_test, local_script_runner
 from dashboard.read.studies import STUDY_VARIABLE
 from engine import Study
 from engine.running.jobs.kinds import KINDS
-from tests.builders import diffusion, facts, other_tasks, pairs
+from tests.builders import corrections, diffusion, facts, other_tasks, pairs
 from tests.builders.built_once import built_once
 from tests.builders.copies import copy_of
 from tests.builders.job_kinds import TEST_KINDS
@@ -172,6 +172,12 @@ def brightness_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def colors_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A whole study of multi-label texts. Read it, never write into it."""
     return Study.open(built_once(tmp_path_factory, "colors", other_tasks.colors_study))
+
+
+@pytest.fixture(scope="session")
+def corrected_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Facts with corrections, and models that were trained with and without these: built."""
+    return Study.open(built_once(tmp_path_factory, "corrected", corrections.corrected_study))
 
 
 @pytest.fixture(scope="session")

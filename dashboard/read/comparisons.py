@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard.names import short
 from engine import store
 from engine.applications.modeldiff.comparison import comparison_id, read_comparison, side
+from engine.applications.modeldiff.learned import Learned, learned
 from engine.applications.modeldiff.significance import LEVEL
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
@@ -26,9 +27,10 @@ Key = Literal["a", "b"]
 """`a`: directions in A and not in B; `b`: the reverse."""
 OTHER: dict[str, Key] = {"a": "b", "b": "a"}
 DIRECTIONS = 5
-FOUND, HYPOTHESIS, EXAMPLE = "directions", "hypothesis", "example"
+FOUND, LEARNED, HYPOTHESIS, EXAMPLE = "directions", "learned", "hypothesis", "example"
 PANES = {
     FOUND: "Directions",
+    LEARNED: "Learned by one",
     HYPOTHESIS: "Hypothesis",
     EXAMPLE: "One example",
 }
@@ -137,6 +139,22 @@ def comparison_of(study: StudyReader, query: Query) -> dict[str, Any] | None:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _comparison(comparison: str, stamps: Stamps, _study: StudyReader) -> dict[str, Any]:
     return read_comparison(_study, comparison)
+
+
+def learned_by(study: StudyReader, about: dict[str, Any]) -> Learned:
+    """What the models of both sides learned of the training examples."""
+    a, b = (about[key]["algorithm"] for key in ("a", "b"))
+    files = [
+        layout.outputs_file(study.root, algorithm, checkpoint, "train")
+        for algorithm in (a, b)
+        for checkpoint in range(study.checkpoints(algorithm))
+    ]
+    return _learned(a, b, stamps_of(files), study)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading model outputs…")
+def _learned(a: str, b: str, stamps: Stamps, _study: StudyReader) -> Learned:
+    return learned(_study, a, b)
 
 
 def opened(query: Query, about: dict[str, Any]) -> Query:

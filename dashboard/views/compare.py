@@ -17,6 +17,7 @@ from dashboard.names import plain, short
 from dashboard.parts.compare.comparison_download import comparison_export
 from dashboard.parts.compare.distinguishing_directions import choose_direction, directions
 from dashboard.parts.compare.hypothesis_test import hypothesis
+from dashboard.parts.compare.learned_by_one import learned_by_one
 from dashboard.parts.compare.letters import letter
 from dashboard.parts.compare.quick_report import quick_report
 from dashboard.parts.compare.side_by_side import choose_example, side_by_side
@@ -35,6 +36,7 @@ from dashboard.read.comparisons import (
     EXAMPLE,
     FOUND,
     HYPOTHESIS,
+    LEARNED,
     OTHER,
     PANES,
     Query,
@@ -243,6 +245,8 @@ def panes(study: StudyReader, here: Location) -> None:
         hypothesis(study, about, found[min(now.number, len(found) - 1)] if found else None)
     elif now.pane == EXAMPLE:
         side_by_side(study, about, here)
+    elif now.pane == LEARNED:
+        learned_by_one(study, about, here)
     else:
         directions(study, about, now, here)
 

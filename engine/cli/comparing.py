@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.study.uploads import Upload
 
 SHOWN = 5
-"""Transformations that the terminal lists."""
+"""Transformations, and training examples, that the terminal lists."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -123,7 +123,28 @@ def _compare(options: argparse.Namespace) -> int:
         print_json({"report": quick, **found})
     else:
         _print_comparison(console(), found)
+        _print_learned(console(), study, found)
     return 0
+
+
+def _print_learned(shown: Console, study: Study, found: dict[str, Any]) -> None:
+    """The training examples that one side learned and the other did not."""
+    from engine.applications.modeldiff.learned import learned
+    from engine.study.names import read_names_of
+
+    both = learned(study, found["a"]["algorithm"], found["b"]["algorithm"])
+    for own, other in ("ab", "ba"):
+        rows = both.by(own)
+        if len(rows):
+            first = ", ".join(
+                str(one["id"]) for one in read_names_of(study, "train", rows[:SHOWN].tolist())
+            )
+            shown.print(
+                f"{found[own]['name']} learned {counted(len(rows), 'training example')} that "
+                f"{found[other]['name']} did not: {first}{', …' if len(rows) > SHOWN else ''}",
+                markup=False,
+                highlight=False,
+            )
 
 
 def _upload(study: Study, options: argparse.Namespace, against: str) -> tuple[Upload, QuickReport]:

@@ -36,7 +36,7 @@ PAGES: dict[str, tuple[str, dict[str, str], str]] = {
     "brittle": ("brittle", {}, "not calibrated"),
     "map": ("map", {}, "Map"),
     "what if": ("what_if", {"set": "SET"}, "three pairs"),
-    "unlearn": ("unlearn", {}, "do not have one class each"),
+    "unlearn": ("unlearn", {}, "has neither"),
     "compare": ("compare", {}, "algorithm"),
     "live": ("live", {}, "Live"),
     "quality": ("quality", {}, "LDS"),

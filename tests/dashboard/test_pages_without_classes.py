@@ -61,8 +61,8 @@ PAGES: dict[str, tuple[str, dict[str, str], tuple[Capability, ...], str]] = {
     "map by error": ("map", {"colour": "error"}, (), "Error"),
     "what if nothing": ("what_if", {}, (), "A filter"),
     "what if": ("what_if", {"set": "SET"}, (), "Change of the prediction"),
-    "unlearn nothing": ("unlearn", {}, ("classes",), "Choose a forget set above"),
-    "unlearn": ("unlearn", {"set": "SET"}, ("classes",), "Change of the prediction"),
+    "unlearn nothing": ("unlearn", {}, ("unlearning",), "Choose a forget set above"),
+    "unlearn": ("unlearn", {"set": "SET"}, ("unlearning",), "Change of the prediction"),
     "compare": ("compare", {"a": "net", "b": "line"}, (), "Direction 1"),
     "compare one example": ("compare", {"pane": "example"}, (), "Error"),
     "compare a hypothesis": (

@@ -6,16 +6,19 @@ import shlex
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
+
 from dashboard.api.answer import Answer
 from dashboard.api.head import Head, Trust, head_of, trust
 from dashboard.api.numbers import Number, Range, is_a, maybe, measured_json, number
 from dashboard.api.query import Query, refuse
-from dashboard.read.comparisons import comparison_of, hypotheses, name_of, read_query
+from dashboard.read.comparisons import comparison_of, hypotheses, learned_by, name_of, read_query
 from dashboard.read.studies import badge
 from engine.applications.modeldiff.changed_examples import title_of
+from engine.applications.modeldiff.learned import Learned
 from engine.store.errors import StoreError
 from engine.store.layout import TRAK
-from engine.store.quantities import ACCURACY, COORDINATE, EFFECT, P_VALUE, SIMILARITY
+from engine.store.quantities import ACCURACY, COORDINATE, EFFECT, OUTPUT, P_VALUE, SIMILARITY
 from engine.study.methods import has_scores
 from engine.study.names import read_names, resolve_algorithm, resolve_scored_method
 from engine.study.reader import StudyReader
@@ -62,6 +65,17 @@ class Direction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedExample:
+    """A training example that one side learned and the other did not, and its output in both."""
+
+    row: int
+    id: str
+    a: Annotated[Number, is_a(OUTPUT)]
+    b: Annotated[Number, is_a(OUTPUT)]
+    p: Annotated[Number, is_a(P_VALUE)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two algorithms.
 
@@ -72,6 +86,9 @@ class Side:
         trust: How far these scores can be trusted; null if they are not ranked.
         checkpoints: Number of its checkpoints.
         directions: What it does and the other does not.
+        learned: The first 100 training examples that it learned and the other did not, the largest
+            difference first; `p` is adjusted for their number.
+        learned_in_all: How many there are.
     """
 
     algorithm: str
@@ -80,6 +97,8 @@ class Side:
     trust: Trust | None
     checkpoints: int
     directions: list[Direction]
+    learned: list[LearnedExample]
+    learned_in_all: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +148,10 @@ class Comparison(Head):
     a: Side
     b: Side
     hypotheses: list[Hypothesis]
+
+
+MOST_LEARNED = 100
+"""Training examples that are listed for a side."""
 
 
 def answer(query: Query) -> Answer:
@@ -181,6 +204,8 @@ def _side(study: StudyReader, found: dict[str, Any], key: str) -> Side:
     one = found[key]
     algorithm, method = one["algorithm"], one["method"]
     ranked = _ranked(study, algorithm, method)
+    both = learned_by(study, found)
+    rows = both.by(key)
     return Side(
         algorithm=algorithm,
         name=one["name"],
@@ -190,7 +215,23 @@ def _side(study: StudyReader, found: dict[str, Any], key: str) -> Side:
         else trust(study, algorithm, ranked, badge(study, algorithm, ranked)),
         checkpoints=one["checkpoints"],
         directions=[_direction(study, found, about) for about in found["directions"][key]],
+        learned=_learned(study, both, rows[:MOST_LEARNED]),
+        learned_in_all=len(rows),
     )
+
+
+def _learned(study: StudyReader, both: Learned, rows: np.ndarray) -> list[LearnedExample]:
+    ids, output = read_names(study, "train")["id"], study.dataset.output
+    return [
+        LearnedExample(
+            row=int(row),
+            id=str(ids[int(row)].as_py()),
+            a=number(OUTPUT, both.a[row], output),
+            b=number(OUTPUT, both.b[row], output),
+            p=number(P_VALUE, both.p[row]),
+        )
+        for row in rows
+    ]
 
 
 def _direction(study: StudyReader, found: dict[str, Any], one: dict[str, Any]) -> Direction:

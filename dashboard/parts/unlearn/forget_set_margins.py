@@ -136,6 +136,7 @@ def before_after(
     heading("Unlearned against retrained")
     means_of = [part.margins.mean(axis=0) for part in (found.unlearned, found.oracle)]
     output = training.output
+    axis = output[0].upper() + output[1:]
     words = (
         f"Mean {output} of each forgotten {kind} over {audit.models:,} models. On the dashed line, "
         "unlearned and retrained models agree."
@@ -149,7 +150,7 @@ def before_after(
         ids,
         f"unlearned_{audit.id}_{method}",
         words,
-        tuple(f"{output[0].upper()}{output[1:]}, {who}" for who in ("unlearned", "retrained")),
+        (f"{axis}, unlearned", f"{axis}, retrained"),
     )
 
 
