@@ -15,7 +15,7 @@ from engine.store import layout
 from engine.store.cache import FileCache, read_column_names
 from engine.store.errors import UnknownName
 from engine.store.layout import Split
-from engine.study.examples import FILE, TEXT, read_columns
+from engine.study.examples import FILE, TEXT, read_column, read_columns
 from engine.study.nearest import did_you_mean
 from engine.study.reader import StudyReader
 
@@ -79,7 +79,8 @@ def read_groups(study: StudyReader, split: Split, column: str | None = None) -> 
     """Name of each example's group, `[n]` of `str`; None if the study has no groups.
 
     Args:
-        column: One of `group_columns`; None: the class. Examples without a value are in "".
+        column: One of `group_columns`; None: the class. Examples without a value are in "", as are
+            those of a split without the column.
     """
     coded = _coded(study, split, column)
     if coded is None:
@@ -127,7 +128,9 @@ def _coded(
     None if the study has no groups. Arguments as of `read_groups`."""
     if column is None and study.dataset.labels != "class":
         return None
-    values = read_columns(study, split, [column or "label"])[column or "label"]
+    values = read_column(study, split, column or "label")
+    if values is None:  # the other split has it
+        return np.zeros(study.dataset.rows(split), np.int64), [""]
     encoded = values.combine_chunks().dictionary_encode()
     every = [*map(str, encoded.dictionary.to_pylist()), ""]
     places = pc.fill_null(encoded.indices, len(every) - 1).to_numpy()

@@ -86,6 +86,22 @@ def test_a_copy_is_pointed_out(
     assert "Memorized? The nearest training picture, train-0, is at 2% of the mean" in text
 
 
+def test_columns_of_the_test_split_alone_are_no_filters_of_the_other(
+    made_study: Study, visit: Any
+) -> None:
+    assert "origin: made (8)" in options(visit(made_study, "explore"))
+    app = visit(made_study, "training_set")
+    assert not any("origin" in one for one in options(app))
+    assert any("class: left" in one for one in options(app))
+    followed = visit(made_study, "training_set", group="origin=made")
+    assert not followed.exception
+    assert "0 / 96" in everything(followed)
+
+
+def options(app: Any) -> list[str]:
+    return list(app.selectbox(key="group").options)
+
+
 def test_frames_come_as_one_sheet(made_study: Study, squares_study: Study) -> None:
     client = TestClient(Starlette(routes=routes(made_study.root)))
     way = read_trajectory(made_study, 5)

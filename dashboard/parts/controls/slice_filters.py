@@ -258,7 +258,8 @@ def _group_filter(
         chosen = st.session_state["group"]
         choose(group=None if chosen is None else "=".join(chosen), page=None)
 
-    st.session_state["group"] = location.slice.group
+    chosen = location.slice.group
+    st.session_state["group"] = chosen if chosen in words else None  # the other split may have it
     st.selectbox(
         "Group",
         list(words),
