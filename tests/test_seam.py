@@ -217,6 +217,7 @@ REASONS = {
     "engine/build/generating": "writes the pictures that models made",
     "engine/build/model_checks": "kept logits of a bank need classes",
     "engine/build/models": "class names and pixel statistics in a folder of transformers",
+    "engine/build/retraining": "keeps the pictures that models make",
     "engine/build/stages/bank": "kept logits, where there are any",
     "engine/build/stages/data": "writes sprite sheets, if any",
     "engine/build/stages/predictions": "hands class names to the task",

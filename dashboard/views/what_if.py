@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard.location import UNLEARN, read_location
 from dashboard.parts.controls.copy_link_button import copy_link
+from dashboard.parts.gallery.made_without import made_without
 from dashboard.parts.layout.blocks import aside, heading
 from dashboard.parts.layout.build_progress import building
 from dashboard.parts.layout.messages import notice
@@ -125,4 +126,5 @@ kept = kept_verifications(study, algorithm)
 mine = [one for one in kept if one.removed == chosen.rows.tolist() and one.method == method]
 for one in mine[::-1]:
     verification_result(study, one)
+    made_without(study, one)
 others(kept, chosen)

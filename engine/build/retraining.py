@@ -7,7 +7,8 @@ before and after a change of study.toml are never mixed. The store keeps of each
 - its outputs on the test examples, always;
 - what audits of unlearning compare, such as class logits, of some training examples and of all test
   examples, if one needs it;
-- its weights, if it was trained with all data: an audit unlearns from them.
+- its weights, if it was trained with all data: an audit unlearns from them;
+- what it makes from the seeds of the made test examples, if models made some.
 
 Seeds. Model s is trained with seed number s of the study, and checkpoint s is model s trained with
 all data, so the checkpoints are in the store for free. A verification compares pairs: model s
@@ -43,6 +44,7 @@ from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
 from engine.study.names import resolve_training_rows
 from engine.study.reader import StudyReader
+from engine.study.trajectories import read_making
 from engine.tasks.outcomes import outcomes_named
 
 if TYPE_CHECKING:
@@ -259,7 +261,8 @@ def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) 
 
 
 def model_file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
-    """Shard of a retrained model: `output`, `removed` and, with outcomes, `answers`.
+    """Shard of a retrained model: `output`, `removed`, `answers` with outcomes, and `made`
+    `[seeds, ...]` where models make examples.
 
     If an audit needed them, also `rows` and, of each array of `Outcomes.audited`, such as `logits`,
     `train_logits` `[rows, classes]` and `test_logits` `[n_test, classes]`.
@@ -316,6 +319,9 @@ def train_model(job: Job) -> None:
     tensors = {"output": outputs["output"], "removed": np.array(model.removed, np.int32)}
     if (answers := _answers(study, outputs)) is not None:
         tensors["answers"] = answers
+    if (making := read_making(study)) is not None and task.generate is not None:
+        made = task.generate(trained, encoding, making.seeds, making.steps, 1)
+        tensors["made"] = made.pictures
     path = model_file(study, job.algorithm, model.removed, model.seed)
     if model.rows is not None:
         rows = np.array(model.rows, np.int64)

@@ -28,6 +28,28 @@ class Trajectory:
     timesteps: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Making:
+    """What the made test examples were made from.
+
+    Attributes:
+        seeds: int64 `[n]`, the same for every model.
+        steps: From noise to an example.
+    """
+
+    seeds: np.ndarray
+    steps: int
+
+
+def read_making(study: StudyReader) -> Making | None:
+    """What the study's models made its test examples from; None if they made none."""
+    path = layout.trajectories_file(study.root)
+    if not path.exists():
+        return None
+    about = store.read_metadata(path)
+    return Making(about["seed"] + np.arange(about["count"]), about["steps"])
+
+
 def read_trajectory(study: StudyReader, row: int) -> Trajectory | None:
     """The way of a test example; None if it was not made by the study's models."""
     path = layout.trajectories_file(study.root)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from engine import Study, store
+from engine.applications.verification.made import read_made
 from engine.build.build import build_data
 from engine.build.generating import generate
 from engine.cli.main import main
@@ -63,8 +64,17 @@ def test_made_pictures_are_explained_and_can_be_trained_without_some(
     made = copy_of(made_study, tmp_path / "own")
     found = made.explain("seed-6-by-1")
     assert found.supporting
-    verified = made.verify([found.supporting[0].id], tests=["seed-6-by-1"], seeds=1, workers=0)
+    verified = made.verify([found.supporting[0].id], tests=["seed-6-by-1"], seeds=2, workers=0)
     assert verified.outcomes[0].without
+    again = read_made(made, verified)
+    assert again is not None
+    assert again.seeds.tolist() == [6, 7, 8, 9]
+    # Models trained again with all data are the checkpoints, and make the same from a seed.
+    pictures = np.array(read_stacked_arrays(made, "test")["input"][: 2 * COUNT])
+    np.testing.assert_array_equal(again.with_all.reshape(pictures.shape), pictures)
+    moved = (again.without.astype(float) - again.with_all) / 255
+    np.testing.assert_allclose(again.change, np.sqrt((moved**2).mean((2, 3, 4))).mean(0))
+    assert (again.change > 0).all()
 
 
 def test_a_picture_follows_from_its_seed(made_study: Study, squares_study: Study) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,12 @@ from dashboard.read.live_queries import Workers
 from dashboard.read.picture_urls import frames_url
 from dashboard.routes import routes
 from engine import Study
+from engine.applications.verification.made import read_made
+from engine.store.quantities import CHANGE
 from engine.study.nearest_values import Nearest, nearest_in_values
+from engine.study.removal_sets import keep_set
 from engine.study.trajectories import read_trajectory
+from tests.builders.copies import copy_of
 from tests.builders.page_contents import cards, everything, words
 
 MADE, HELD_OUT = "seed-7-by-1", "test-0"
@@ -86,6 +92,12 @@ def test_a_copy_is_pointed_out(
     assert "Memorized? The nearest training picture, train-0, is at 2% of the mean" in text
 
 
+def test_two_beside_each_other_say_what_training_did(made_study: Study, visit: Any) -> None:
+    text = everything(visit(made_study, "explain", test=MADE, beside=HELD_OUT))
+    assert text.count("made models denoise it better.") == 2
+    assert "true label" not in text
+
+
 def test_columns_of_the_test_split_alone_are_no_filters_of_the_other(
     made_study: Study, visit: Any
 ) -> None:
@@ -129,3 +141,27 @@ def test_influence_over_the_timesteps_on_request(made_study: Study, visit: Any) 
     # A picture that was held out has no frames: the timesteps are cut in equal parts.
     held_out = visit(made_study, "explain", test=HELD_OUT, over="timesteps")
     assert "by timesteps: 48-50" in words(held_out)
+
+
+def test_what_if_shows_the_same_seeds_with_and_without(
+    made_study: Study, visit: Any, tmp_path: Path
+) -> None:
+    own = copy_of(made_study, tmp_path / "own")
+    removed = [one.row for one in own.explain(MADE, 5).supporting]
+    key = keep_set(own, removed, "five supporters").key
+    assert "The same seeds" not in words(visit(own, "what_if", set=key))
+    tests = [f"seed-{seed}-by-0" for seed in (6, 7)]
+    verified = own.verify(removed, tests=tests, seeds=1, workers=0)
+    found = read_made(own, verified)
+    assert found is not None
+    shown = words(visit(own, "what_if", set=key)).partition("The same seeds")[2]
+    order = [int(found.seeds[place]) for place in np.argsort(-found.change)]
+    assert re.findall(r"</b> seed (\d+)", shown) == [str(seed) for seed in order]
+    pictures = re.findall(r"data:image/png;base64,([^\"]*)", shown)
+    assert len(pictures) == 8
+    place = int(np.argmax(found.change))
+    for text, wanted in zip(pictures, (found.with_all, found.without), strict=False):
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+        np.testing.assert_array_equal(pixels, wanted[0, place, 0])
+    change = verified.outcomes[0].change
+    assert f"denoising {CHANGE.text(change)}" in shown

@@ -14,10 +14,14 @@ from dashboard.parts.controls.selected_examples import select
 from dashboard.parts.gallery.example_header import subject
 from dashboard.parts.gallery.explanation import SIDE, influence_groups, is_mistake, opposers_first
 from dashboard.parts.gallery.gallery import Group, gallery
+from dashboard.parts.outputs.wording import influence_words
 from dashboard.parts.quality.quality_badge import quality_badge
-from dashboard.read.influences import stored_influences
+from dashboard.read.influences import Influences, stored_influences
 from dashboard.read.studies import Examples, badge, examples, typed_id
 from dashboard.slice_parameters import MOST_PICKED
+from engine.study.capabilities import has
+from engine.study.example_outputs import read_known
+from engine.study.output_names import default_output
 from engine.study.reader import StudyReader
 
 PARAMETER = "beside"
@@ -88,7 +92,14 @@ def side_by_side(
         label, test = str(example["label"]), str(example["id"])
         predicted = str(example.get("predicted", label))
         groups = influence_groups(
-            training, influences, label, predicted, here, test, largest=largest
+            training,
+            influences,
+            label,
+            predicted,
+            here,
+            test,
+            _effects(study, here.algorithm, row, training, influences),
+            largest,
         )
         if is_mistake(example):
             groups = opposers_first(groups)
@@ -130,3 +141,16 @@ def _marked(group: Group, shared: set[int]) -> Group:
         for card in group.cards
     ]
     return replace(group, cards=cards)
+
+
+def _effects(
+    study: StudyReader, algorithm: str, row: int, training: Examples, found: Influences
+) -> tuple[str, str] | None:
+    """What both sides did to the output of a test example, in words; None where they pulled toward
+    classes, which is said otherwise."""
+    if has(study, "classes"):
+        return None
+    known = read_known(study, "test", row, algorithm)
+    return influence_words(
+        study, training, found.support, found.oppose, default_output(study), known
+    )
