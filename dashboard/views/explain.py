@@ -75,6 +75,7 @@ from dashboard.read.studies import (
 from dashboard.slice_parameters import position_in_slice, rows_text
 from engine.store.layout import TRAK
 from engine.store.quantities import numbers_mean
+from engine.study.capabilities import has
 from engine.study.example_outputs import live_missing, read_known
 from engine.study.measured_quality import live_badge
 from engine.study.methods import has_scores
