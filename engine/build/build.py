@@ -139,6 +139,28 @@ def build_data(study: StudyReader, on_progress: Callable[[Progress], None] | Non
         _run_stage(run, "data", data.run, ())
 
 
+def build_checkpoints(
+    study: StudyReader,
+    device: str = "auto",
+    workers: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Read the data and train the checkpoints only, which is all that making examples needs.
+
+    Takes and raises the same as `build`.
+    """
+    require_trust(study)
+    device = pick_device(device)
+    workers = default_workers(device) if workers is None else workers
+    run = Run(study, device, workers, on_progress or (lambda progress: None))
+    with writing(study), keeping_workers(device):
+        _run_stage(run, "data", data.run, ())
+        check_models(run)
+        for algorithm in study.spec.algorithms:
+            function = partial(checkpoints.run, algorithm=algorithm)
+            _run_stage(run, "checkpoints", function, ())
+
+
 @contextlib.contextmanager
 def writing(study: StudyReader) -> Iterator[None]:
     """Lock the study for writing, record its format, and remove leftovers of killed processes."""

@@ -6,10 +6,16 @@ import time
 from pathlib import Path
 
 from engine.api import Study
+from engine.build.build import build_checkpoints
+from engine.build.generating import generate
 from engine.cli.progress import BuildProgress
-from engine.data.templates import spec_from_template
+from engine.data.templates import MAKING, spec_from_template
 from engine.running.launch import launch
+from engine.store import layout
 from engine.store.records import Progress
+
+TRAINED = "-trained"
+"""End of the name of the folder beside a demo's, with the models that made its test split."""
 
 
 def demo(
@@ -26,8 +32,12 @@ def demo(
     The dashboard opens as soon as there are pictures to show. Its pages fill in as the build goes
     on, and show which stages are still running.
     """
-    if not (root / "study.toml").exists():
-        Study.create(root, spec_from_template(template))
+    if not layout.spec_file(root).exists():
+        text = spec_from_template(template)
+        if template in MAKING:
+            _let_models_make(root, text, device, workers)
+        else:
+            Study.create(root, text)
     study = Study.open(root)
     url: str | None = None
     started = time.monotonic()
@@ -48,3 +58,16 @@ def demo(
             time.sleep(3600)
     except KeyboardInterrupt:
         return 0
+
+
+def _let_models_make(root: Path, text: str, device: str, workers: int | None) -> None:
+    """Train a study's models beside `root`, or those that are missing, and write a study there
+    whose test split they made."""
+    trained = root.with_name(root.name + TRAINED)
+    if not layout.spec_file(trained).exists():
+        Study.create(trained, text)
+    study = Study.open(trained)
+    with BuildProgress(study) as progress:
+        progress.say(f"The models are trained first, in {trained}, and then make pictures.")
+        build_checkpoints(study, device, workers, progress.update)
+    generate(study, root)

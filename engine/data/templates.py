@@ -17,6 +17,8 @@ EXAMPLES = {
 }
 """What `dataloupe demo` can show → the template whose data come with Dataloupe; the first is the
 default."""
+MAKING = ("diffusion",)
+"""Templates whose models make the test split that the demo shows."""
 
 
 def template_names() -> list[str]:
