@@ -29,9 +29,9 @@ def run_parts(
     folder.mkdir(parents=True, exist_ok=True)
     for name in os.environ.get(variable, ",".join(parts)).split(","):
         log(name)
-        start = _core_seconds()
+        start = core_seconds()
         part = {**parts[name](), "device": device(), "versions": versions()}
-        part["minutes_of_core"] = round((_core_seconds() - start) / 60, 2)
+        part["minutes_of_core"] = round((core_seconds() - start) / 60, 2)
         (folder / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
     found: dict[str, Any] = {}
     for name in parts:
@@ -45,7 +45,7 @@ def run_parts(
     return found
 
 
-def _core_seconds() -> float:
+def core_seconds() -> float:
     """Seconds of one core that this process and the ended ones that it started have used."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system

@@ -16,6 +16,7 @@ one if it is not set.
 - `slice`: two parts of the 40 of the true size.
 - `narrow`: all training examples and 1,000 test examples.
 - `true`: 1,281,167 × 50,000, 262 TFLOP: hours on two cores.
+- `pictures`: 200,000 JPEG files by reference, see `benchmarks.pictures`; `pictures-quick`: 10,000.
 - `storage`: see `benchmarks.storage`; `DATALOUPE_HALVES` of the workload's 100 halves.
 """
 
@@ -37,6 +38,7 @@ import numpy as np
 
 from benchmarks._parts import run_parts
 from benchmarks._report import log, report
+from benchmarks.pictures import QUICK, TRUE, measure_pictures
 from benchmarks.scaling import memory_mib
 from benchmarks.storage import measure_storage
 from benchmarks.workload import CACHE
@@ -80,6 +82,8 @@ def measure() -> dict[str, Any]:
         name: partial(measure_size, name, size) for name, size in SIZES.items()
     }
     parts["storage"] = measure_storage
+    parts["pictures"] = partial(measure_pictures, TRUE)
+    parts["pictures-quick"] = partial(measure_pictures, QUICK)
     return {"features": WIDTH, "k": K, **run_parts(FOLDER, parts, "DATALOUPE_IMAGENET_PARTS")}
 
 

@@ -35,7 +35,7 @@ from engine.store.errors import DataloupeError
 from engine.store.layout import Split
 from engine.study.examples import read_picture
 from engine.study.reader import StudyReader
-from engine.study.thumbnails import read_sheet
+from engine.study.thumbnails import Sheet, read_sheet
 from engine.study.trajectories import read_trajectory
 
 FOREVER = {
@@ -71,14 +71,14 @@ def routes(root: Path) -> list[BaseRoute]:
         number = request.path_params["sheet"]
         try:
             if referenced:
-                content = await run_in_threadpool(
+                sheet = await run_in_threadpool(
                     lambda: read_sheet(StudyReader.open(root), split, number)
                 )
             else:  # small: starting a thread or opening the study would take longer
-                content = layout.sprite_file(root, split, number).read_bytes()
+                sheet = Sheet(layout.sprite_file(root, split, number).read_bytes())
         except (OSError, DataloupeError) as error:
             raise HTTPException(404) from error
-        return Response(content, media_type="image/webp", headers=FOREVER)
+        return _response(sheet)
 
     def gathered(request: Request) -> Response:
         split, fingerprint, _ = dataset(request)
@@ -87,11 +87,13 @@ def routes(root: Path) -> list[BaseRoute]:
             raise HTTPException(404)
         rows = tuple(map(int, text.split("-")))
         try:
-            content = sprite_sheets.gathered(root, fingerprint, split, rows).result()
+            sheet = sprite_sheets.gathered(root, fingerprint, split, rows).result()
         except (OSError, DataloupeError) as error:
             sprite_sheets.gathered.cache_clear()  # a missing file may be repaired later
             raise HTTPException(404) from error
-        return Response(content, media_type="image/webp", headers=FOREVER)
+        if not sheet.whole:
+            sprite_sheets.gathered.cache_clear()
+        return _response(sheet)
 
     def picture(request: Request) -> Response:
         """A picture at the size that the models read."""
@@ -159,6 +161,12 @@ def routes(root: Path) -> list[BaseRoute]:
         Mount("/dataloupe/fonts", app=fonts),
         *api_routes(root),
     ]
+
+
+def _response(sheet: Sheet) -> Response:
+    """A sheet, which browsers keep unless a missing picture may come back."""
+    headers = FOREVER if sheet.whole else {**FOREVER, "Cache-Control": "no-store"}
+    return Response(sheet.content, media_type="image/webp", headers=headers)
 
 
 _DATASETS: FileCache[tuple[str, bool]] = FileCache(most=8)

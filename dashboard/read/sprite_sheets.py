@@ -14,14 +14,14 @@ from PIL import Image
 
 from engine.store.layout import Split
 from engine.study.reader import StudyReader
-from engine.study.thumbnails import gathered_sheet
+from engine.study.thumbnails import Sheet, gathered_sheet
 from engine.study.trajectories import Trajectory
 
 _pool = ThreadPoolExecutor(2, thread_name_prefix="sheets")
 
 
 @lru_cache(maxsize=256)
-def gathered(root: Path, fingerprint: str, split: Split, rows: tuple[int, ...]) -> Future[bytes]:
+def gathered(root: Path, fingerprint: str, split: Split, rows: tuple[int, ...]) -> Future[Sheet]:
     """The sheet of these rows, made in the background; the most recent ones are cached.
 
     Args:

@@ -174,8 +174,8 @@ def _deep(content: Any, where: str) -> DeepValues:
 
 def _upright(picture: Image.Image) -> Image.Image:
     """Decode a picture, and turn it as its EXIF orientation says."""
-    turned = ImageOps.exif_transpose(picture)
-    return picture if turned is None else turned
+    ImageOps.exif_transpose(picture, in_place=True)  # else a copy even where nothing is turned
+    return picture
 
 
 def _open(content: Any, where: str) -> Image.Image:
@@ -232,4 +232,5 @@ def _eight_bits(picture: Image.Image, background: tuple[int, int, int]) -> Image
     if picture.has_transparency_data:
         behind = Image.new("RGBA", picture.size, (*background, 255))
         picture = Image.alpha_composite(behind, picture.convert("RGBA"))
-    return picture.convert("L" if grayscale else "RGB")
+    mode = "L" if grayscale else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)

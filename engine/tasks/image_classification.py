@@ -119,7 +119,11 @@ def _statistics(
         chosen = evenly_spread(len(rows), _ROWS_FOR_STATISTICS)
         counts = np.zeros((channels, 256), np.int64)
         for low in range(0, len(chosen), 64):
-            examples = [rows[int(row)] for row in chosen[low : low + 64]]
+            chunk = rows[chosen[low : low + 64].tolist()]
+            examples = [
+                dict(zip(chunk, values, strict=True))
+                for values in zip(*chunk.values(), strict=True)
+            ]
             pictures = encode(examples, options, encoding).arrays["input"]
             for channel in range(channels):
                 counts[channel] += np.bincount(pictures[:, channel].reshape(-1), minlength=256)

@@ -80,6 +80,7 @@ class Training:
         self.steps_per_epoch = len(rows) // self._batch_size
         self.n_steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
+        self._last_read = -1  # the step whose batch was read last
         self.most_norm = recipe.gradient_clipping
 
         self._task, self._arrays, self._encoding = task, arrays, encoding
@@ -240,11 +241,14 @@ class Training:
         return {name: in_fast_layout(tensor) for name, tensor in batch.items()}
 
     def _read_ahead(self) -> None:
-        """Begin to decode pictures of this step and of the next ones of its epoch."""
+        """Begin to decode pictures of this step and, unless a replay walks back, of the next ones
+        of its epoch."""
+        goes_on, self._last_read = self.step == self._last_read + 1, self.step
         epoch, number = divmod(self.step, self.steps_per_epoch)
         first, size = number * self._batch_size, self._batch_size
-        stop = min(first + size + max(size, FEWEST_AHEAD), self.steps_per_epoch * size)
-        read_ahead(self._arrays, self._order(epoch)[first:stop])
+        stop = first + size + (max(size, FEWEST_AHEAD) if goes_on else 0)
+        rows = self._order(epoch)[first : min(stop, self.steps_per_epoch * size)]
+        read_ahead(self._arrays, rows)
 
     def _weighted(self, of_all: Tensor) -> Tensor:
         weights = of_all[torch.from_numpy(self.rows())].to(self._device)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
+from dashboard.login import picture_key
+from dashboard.routes import routes
 from engine import Study, store
 from engine.applications.brittle import data_issues
 from engine.build import referencing
 from engine.build.run import Run
 from engine.build.stages import data
 from engine.data.places.decoded import DecodedPictures
+from engine.data.thumbnails import crop
 from engine.store import layout
 from engine.store.errors import DataError, DataloupeError
 from engine.store.layout import SPLITS, Split
@@ -203,8 +210,11 @@ def test_a_training_decodes_ahead_in_its_own_order(
         for _ in range(4):
             rows.append(training.rows().tolist())
             training.advance()
+        training.step = 1  # as a replay does
+        training.losses()
     assert asked[0][:32] == rows[0] + rows[1]
     assert asked[3][:16] == rows[3]
+    assert asked[4] == rows[1]
 
 
 @pytest.mark.parametrize(
@@ -298,6 +308,28 @@ def test_thumbnails_are_made_once_and_kept_within_a_bound(
     made.clear()
     thumbnails.read_thumbnails(both[1], "train", [1])
     assert made == [1]
+
+
+def test_a_missing_picture_leaves_the_others_of_its_sheet(own: Study) -> None:
+    whole = read_sheet(own, "train", 0)
+    (own.root.parent / "source" / "train" / "a" / "004.jpg").unlink()
+    assert read_sheet(own, "train", 0) == whole  # from memory
+    thumbnails._KEPT._pictures.clear()
+    found = read_sheet(own, "train", 0)
+    assert (whole.whole, found.whole) == (True, False)
+    pictures = [Image.open(io.BytesIO(one.content)).convert("RGB") for one in (whole, found)]
+    cell = own.dataset.cell
+    same = [
+        crop(pictures[0], place, cell).tobytes() == crop(pictures[1], place, cell).tobytes()
+        for place in range(64)
+    ]
+    assert same == [place != 2 for place in range(64)]
+    key = picture_key(own.dataset.fingerprint)
+    client = TestClient(Starlette(routes=routes(own.root)))
+    for address, kept in (("train/0", False), ("test/0", True), ("train/of/2-3", False)):
+        answer = client.get(f"/dataloupe/sprites/{key}/{address}.webp")
+        assert answer.status_code == 200
+        assert ("immutable" in answer.headers["cache-control"]) == kept
 
 
 def test_size_decides_unless_the_study_does(

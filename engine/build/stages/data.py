@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 CODE = 4
 """Increment when the same source would be encoded differently."""
+BY_REFERENCE = (
+    "Pictures stay where they are: the study keeps the place and a checksum of each, and refuses "
+    "files that have changed."
+)
 
 
 def run(run: Run) -> None:
@@ -115,7 +119,7 @@ def run(run: Run) -> None:
         encoding=encoding,
         cell=cell,
         warnings=[*source.warnings, *remarks.warnings],
-        notes=[*source.notes, *remarks.notes],
+        notes=[*source.notes, *remarks.notes, *([BY_REFERENCE] if references else [])],
         choices=[asdict(choice) for choice in task.output_choices],
         predicted=task.predicted,
     )

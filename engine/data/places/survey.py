@@ -7,6 +7,7 @@ decoded in full here; so a survey costs little more than reading the files.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +91,16 @@ def _ends(content: bytes) -> bool:
 
 
 class _Inside:
-    """Refuses files that lie in the source's folder by name, and elsewhere by a link."""
+    """Refuses files that lie in the source's folder by name, and elsewhere by a link.
+
+    A million files are looked at, so paths are texts here: `Path` would take longer than a header.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._real = None if folder is None else folder.resolve()
-        self._checked: dict[Path, Path] = {}
-        """Folder → where it really is."""
+        self._start = f"{folder}{os.sep}"
+        self._inside: set[str] = set()
+        """Folders that are where they seem to be, or elsewhere in the source."""
 
     def check(self, place: Place, where: str) -> None:
         """Refuse such a file.
@@ -104,16 +108,23 @@ class _Inside:
         Raises:
             DataError: It is one.
         """
-        file = Path(place.file)
-        if self._folder is None or self._real is None or not file.is_relative_to(self._folder):
+        if self._folder is None or not place.file.startswith(self._start):
             return  # named in full, by the person or the table
-        if file.parent not in self._checked:
-            self._checked[file.parent] = file.parent.resolve()
-        real = self._checked[file.parent] / file.name
-        real = real.resolve() if real.is_symlink() else real
-        if not real.is_relative_to(self._real):
+        parent = place.file.rpartition(os.sep)[0]
+        if parent not in self._inside and self._holds(Path(parent)):
+            self._inside.add(parent)
+        if parent in self._inside and not os.path.islink(place.file):  # noqa: PTH114
+            return
+        if not self._holds(Path(place.file)):
+            file = Path(place.file).resolve()
             raise DataError(
-                f"{where}: {file} leads to {real}, outside of {self._folder}. A study that keeps "
-                "pictures by reference follows no link out of its source: copy the file there, "
-                'name the folder that holds it as `source`, or set pictures = "copy" under [data].'
+                f"{where}: {place.file} leads to {file}, outside of {self._folder}. A study that "
+                "keeps pictures by reference follows no link out of its source: copy the file "
+                "there, name the folder that holds it as `source`, or set "
+                'pictures = "copy" under [data].'
             )
+
+    def _holds(self, path: Path) -> bool:
+        """Whether a path really is in the source's folder, whatever links are on the way."""
+        assert self._folder is not None
+        return path.resolve().is_relative_to(self._folder.resolve())
