@@ -22,6 +22,7 @@ from dashboard.routes import routes
 from engine import Study
 from engine.applications.verification.made import read_made
 from engine.store.quantities import CHANGE
+from engine.study.group_sums import sums_by_group
 from engine.study.nearest_values import Nearest, nearest_in_values
 from engine.study.removal_sets import keep_set
 from engine.study.trajectories import read_trajectory
@@ -165,3 +166,19 @@ def test_what_if_shows_the_same_seeds_with_and_without(
         np.testing.assert_array_equal(pixels, wanted[0, place, 0])
     change = verified.outcomes[0].change
     assert f"denoising {CHANGE.text(change)}" in shown
+
+
+def test_programs_get_the_same(made_study: Study) -> None:
+    client = TestClient(Starlette(routes=routes(made_study.root)))
+    found = client.get(f"/api/explain?test={MADE}&k=4").json()
+    row = made_study.explain(MADE).row
+    (sums,) = sums_by_group(made_study, made_study.scores([row])[0]).values()
+    assert [one["group"] for one in found["groups"]] == list(sums.names)
+    assert found["groups"][0]["support"]["value"] == pytest.approx(sums.support[0])
+    frames = [(one["timestep"], one["output"]) for one in found["made"]["frames"]]
+    assert frames == [(50, "timesteps:40-50"), (28, "timesteps:15-39"), (1, "timesteps:1-14")]
+    near = nearest_in_values(made_study, row)
+    assert near is not None
+    assert [one["row"] for one in found["made"]["nearest"]] == near.rows[:4].tolist()
+    assert found["made"]["memorized"] is near.memorized
+    assert client.get(f"/api/explain?test={HELD_OUT}").json()["made"] is None

@@ -20,6 +20,7 @@ from dashboard.api.examples import (
 from dashboard.api.head import Head, head, trust
 from dashboard.api.numbers import Number, Range, is_a, measured, number
 from dashboard.api.query import Query
+from dashboard.api.views.origins import GroupShare, Made, groups_of, made_of
 from dashboard.location import BOTH, SIMILAR, WORDS
 from dashboard.read.influences import stored_influences
 from dashboard.read.output_scores import stored_explanation
@@ -95,6 +96,8 @@ class Explained(Head):
         similar: The k most similar training examples, if `show` asks for them.
         same_words: The k training examples with most words in common, if `show` asks for them.
         outputs: What can be explained of this example.
+        groups: The groups of training examples that the influence comes from.
+        made: How the example came about, if the study's models made it; else null.
     """
 
     example: Predicted
@@ -109,6 +112,8 @@ class Explained(Head):
     similar: list[Similar]
     same_words: list[SameWords]
     outputs: list[Choice]
+    groups: list[GroupShare]
+    made: Made | None
 
 
 def answer(query: Query) -> Answer:
@@ -150,6 +155,8 @@ def answer(query: Query) -> Answer:
                 Choice(name=one.name, question=one.question, stored=one.stored)
                 for one in outputs_of(study, row, algorithm)
             ],
+            groups=groups_of(study, row, algorithm, method),
+            made=made_of(study, row, k),
         )
     )
 
