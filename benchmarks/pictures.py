@@ -44,6 +44,8 @@ QUICK, TRUE = 10_000, 200_000
 TESTS = 1_000
 TURN = 2_048
 """Pictures after which an epoch and decoding alone take turns."""
+TIMED = 30_720
+"""Pictures of the shuffled epoch that are timed."""
 _SPEC = """\
 name = "Pictures by reference"
 
@@ -163,7 +165,7 @@ def measure(source: Path, n: int) -> dict[str, Any]:
         training.advance()
         starts, cpu = time.perf_counter() - start, core_seconds() - cpu
         log(f"data in {reading:.1f} s, training starts after {starts:.1f} s")
-        epoch, alone = _take_turns(training, arrays["input"], source, study, side)
+        timed, epoch, alone = _take_turns(training, arrays["input"], source, study, side)
     files = [file for file in (root / "data").rglob("*") if file.is_file()]
     total = len(arrays["input"]) + study.dataset.n_test
     return {
@@ -178,8 +180,9 @@ def measure(source: Path, n: int) -> dict[str, Any]:
         "data_s": round(reading, 1),
         "training_starts_s": round(starts, 1),
         "training_starts_core_s": round(cpu, 1),
-        "epoch_s": round(epoch[0], 1),
-        "decoding_s": round(alone[0], 1),
+        "timed": timed,
+        "epoch_s": round(epoch[0] * n / timed, 1),
+        "decoding_s": round(alone[0] * n / timed, 1),
         "epoch_vs_decoding": round(epoch[0] / alone[0], 3),
         "cpu_epoch_vs_decoding": round(epoch[1] / alone[1], 3),
         "peak_mib": memory_mib("VmHWM"),
@@ -188,14 +191,15 @@ def measure(source: Path, n: int) -> dict[str, Any]:
 
 def _take_turns(
     training: Any, pictures: Any, source: Path, study: Any, side: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of the rest of an epoch and of decoding its pictures alone: (seconds, seconds of a core)."""
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """(pictures; seconds of this part of an epoch, on the clock and of a core; the same of decoding
+    its pictures alone)."""
     files = [str(source / file) for file in study.table("train")["file"]]
     epoch, alone = np.zeros(2), np.zeros(2)
     done = 0
     pool = ThreadPoolExecutor(decoders())
     decode = partial(_decode, side=side, enough=2 * max(side, study.dataset.cell))
-    while training.step < training.n_steps:
+    while done < TIMED and training.step < training.n_steps:
         rows: list[int] = []
         _settle(pictures)
         start = _clocks()
@@ -214,7 +218,7 @@ def _take_turns(
         if done % (TURN * 10) == 0:
             log(f"{done:,} pictures: {epoch[0] / alone[0]:.3f} of decoding alone")
     pool.shutdown()
-    return epoch, alone
+    return done, epoch, alone
 
 
 def _clocks() -> np.ndarray:

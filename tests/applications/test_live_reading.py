@@ -23,5 +23,6 @@ def test_the_training_pictures_may_be_in_several_shards(
     (arrays,) = read_arrays(small_study, "train")
     split = {name: ShardedRows([array[:50], array[50:]]) for name, array in arrays.items()}
     monkeypatch.setattr(reading, "read_stacked_arrays", lambda study, split_name: split)
+    reading._background.cache_clear()
     sharded = read_example(query)
     assert (sharded.arrays["input"] == whole.arrays["input"]).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,15 +18,22 @@ from dashboard.login import picture_key
 from dashboard.routes import routes
 from engine import Study, store
 from engine.applications.brittle import data_issues
+from engine.applications.live.answering import explain_stored
+from engine.applications.live.queries import Query, StoredQuery
+from engine.applications.live.reading import read_example
 from engine.build import referencing
 from engine.build.run import Run
 from engine.build.stages import data
 from engine.data.places.decoded import DecodedPictures
+from engine.data.reading import folders
+from engine.data.sources import load_source
 from engine.data.thumbnails import crop
 from engine.store import layout
 from engine.store.errors import DataError, DataloupeError
 from engine.store.layout import SPLITS, Split
+from engine.store.spec import DataSpec
 from engine.study import thumbnails
+from engine.study.doctor import examine
 from engine.study.examples import read_picture, read_stacked_arrays
 from engine.study.references import has_references
 from engine.study.thumbnails import read_sheet, read_thumbnail
@@ -137,6 +145,57 @@ def test_tar_and_parquet_files(
 def _numbers(study: Study, split: Split) -> list[int]:
     """The number in the name of each picture's file."""
     return [int(Path(file).stem) for file in study.table(split)["file"]]
+
+
+@pytest.mark.parametrize("task", ["image-regression", "image-multilabel"])
+def test_other_labels_and_files_that_a_table_names(
+    task: str, both: tuple[Study, Study], tmp_path: Path
+) -> None:
+    source = shutil.copytree(both[0].root.parent / "source", tmp_path / "source")
+    for split in SPLITS:
+        files = sorted(file.relative_to(source) for file in (source / split).rglob("*.jpg"))
+        labels = ["a b" if int(file.stem) % 3 else "b" for file in files]
+        if task == "image-regression":
+            labels = [file.stem for file in files]
+        rows = [f"{file},{label}" for file, label in zip(files, labels, strict=True)]
+        (source / f"{split}.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+        shutil.move(source / split, source / "kept" / split)
+        text = (source / f"{split}.csv").read_text().replace(f"{split}/", f"kept/{split}/")
+        (source / f"{split}.csv").write_text(text)
+    found = []
+    for mode in ("copy", "reference"):
+        study = study_of(tmp_path / mode, source, mode)
+        spec = layout.spec_file(study.root)
+        spec.write_text(spec.read_text().replace("[task]\n", f'[task]\nname = "{task}"\n'))
+        read_data(Study.open(study.root))
+        found.append(Study.open(study.root))
+    assert has_references(found[1])
+    for split in SPLITS:
+        wanted, arrays = (read_stacked_arrays(study, split) for study in found)
+        for name in ("input", "label"):
+            np.testing.assert_array_equal(arrays[name][:], wanted[name][:])
+        assert found[1].table(split).equals(found[0].table(split))
+
+
+def test_doctor_and_live_queries(both: tuple[Study, Study]) -> None:
+    assert examine(both[1]).broken == []
+    picture = {"picture": jpeg(2000)}
+    copied, referenced = (read_example(Query(study.root, "net", picture)) for study in both)
+    np.testing.assert_array_equal(referenced.arrays["input"], copied.arrays["input"])
+    scores = [explain_stored(StoredQuery(study.root, "net", "test", 3)) for study in both]
+    np.testing.assert_array_equal(scores[1].support, scores[0].support)
+
+
+def test_class_folders_are_listed_once(
+    both: tuple[Study, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: Counter[str] = Counter()
+    entries = folders._entries
+    monkeypatch.setattr(
+        folders, "_entries", lambda folder: (listed.update([folder.name]), entries(folder))[1]
+    )
+    load_source(DataSpec(source=str(both[0].root.parent / "source")), Path("/"))
+    assert (listed["a"], listed["b"]) == (2, 2)  # once for each split
 
 
 def test_a_changed_tar_or_parquet_file_is_refused(tmp_path: Path) -> None:
