@@ -180,7 +180,8 @@ def write_predictions(
         logits = _logits(columns["predicted"].to_pylist(), confidence, study.dataset.classes)
         for checkpoint in range(study.checkpoints(algorithm)):
             path = layout.outputs_file(study.root, algorithm, checkpoint, split)
-            store.write_tensors(path, {"logits": logits}, "synthetic")
+            outputs = {"logits": logits, "output": margin.astype(np.float32)}
+            store.write_tensors(path, outputs, "synthetic")
 
 
 def _logits(predicted: list[str], confidence: np.ndarray, classes: Sequence[str]) -> np.ndarray:
