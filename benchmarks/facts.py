@@ -18,7 +18,8 @@ checkpoint), `traker_1` (traker of one checkpoint) and `random`.
   questions (`benchmarks.facts_measures`), and in `mrr_by_kind` by kind of question.
 - `tail_patch.METHOD`: rise of the answer's log-probability by one step on the first 5 rows.
 - `qld.METHOD`: fall of the answer's log-odds without the first 5 rows, when trained again.
-- `lds.METHOD.CHECKPOINTS` of the log-odds, on the test masks of the run bank.
+- `lds.METHOD.CHECKPOINTS` of the log-odds, on `test_masks` masks with two runs each: see
+  `benchmarks.facts_lds`.
 - `corrections_precision`: see `benchmarks.facts_removals.corrections`.
 - `token_sum_max_rel_error`: as in `benchmarks.text`.
 - `featurise_vs_bound`: as in `benchmarks.clip`.
@@ -39,14 +40,13 @@ from benchmarks._parts import run_parts
 from benchmarks._report import report
 from benchmarks._speed import features_vs_bound
 from benchmarks.clip_lds import mean_with_interval
+from benchmarks.facts_lds import lds_of
 from benchmarks.facts_measures import recalls, reciprocal_ranks
 from benchmarks.facts_removals import corrections, qld, ratio, tail_patch
 from benchmarks.facts_replay import replay
-from benchmarks.facts_study import METHODS, MOST, PEERS, SIZE, facts_study, folder, stating
+from benchmarks.facts_study import METHODS, SIZE, facts_study, folder, stating
 from benchmarks.text import token_sum_error
-from benchmarks.text_lds import rounded, scored
 from engine import Study
-from engine.store.layout import HYBRID, TRAK
 
 
 def measure() -> dict[str, Any]:
@@ -83,32 +83,6 @@ def retrieval(study: Study) -> dict[str, Any]:
         },
         "mrr_ratio_vs_bm25": ratio(mrr),
         "questions": len(true),
-    }
-
-
-def lds_of(study: Study) -> dict[str, Any]:
-    """LDS of our methods and of simpler ones, with the noise ceiling."""
-    quality, test = study.quality(), study.bank(train=False).part("test")
-    assert quality is not None
-    found: dict[str, dict[str, Any]] = {
-        "ours": {
-            str(one.n): rounded(one.lds) for one in quality.checkpoints if one.n in SIZE.checkpoints
-        },
-        "ours_thresholded": {str(MOST): rounded(quality.methods[TRAK].lds)},
-        "hybrid": {str(MOST): rounded(quality.methods[HYBRID].lds)},
-        "gradient_cosine": {"1": scored(METHODS["gradient_cosine"](), test)},
-        "traker_1": {"1": scored(METHODS["traker_1"](), test)},
-    }
-    for name in ("bm25", "bm25_source", "embedding", "random"):
-        found[name] = {str(MOST): scored(METHODS[name](), test)}
-    best = max(of["lds"] for name in PEERS for of in found[name].values())
-    return {
-        "lds": found,
-        "lds_ratio_vs_best_peer": {
-            count: round(of["lds"] / best, 2) for count, of in found["ours"].items()
-        },
-        "lds_noise_ceiling": None if quality.ceiling is None else rounded(quality.ceiling),
-        "test_masks": len(test),
     }
 
 

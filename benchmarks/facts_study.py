@@ -45,6 +45,7 @@ class Size:
         epochs: Of every training; None: as many as the example's.
         checkpoints: Of the studies that are measured.
         masks: Of the run bank of the last of them.
+        test_masks: That LDS is measured on.
         removed: How many rows a question loses, and how many a step is taken on.
         losing: Methods whose rows are removed.
         questions: That lose rows.
@@ -60,6 +61,7 @@ class Size:
     epochs: int | None = None
     checkpoints: tuple[int, ...] = (1, 5)
     masks: int = 80
+    test_masks: int = 48
     removed: int = 5
     losing: tuple[str, ...] = ("ours_1", "ours_5", "hybrid", "bm25", "embedding", "random")
     questions: int = 100
@@ -77,6 +79,7 @@ SIZES = {
         WHOLE,
         folder="facts-short",
         masks=40,
+        test_masks=24,
         losing=("ours_5", "bm25", "embedding", "random"),
         questions=40,
         together=20,
@@ -88,6 +91,7 @@ SIZES = {
         epochs=3,
         checkpoints=(1, 2),
         masks=15,
+        test_masks=6,
         removed=3,
         losing=("ours_2", "bm25", "random"),
         questions=4,

@@ -99,6 +99,8 @@ def test_the_question_about_what_is_forgotten_tells_whether_models_answer(
     study, audited = with_audit
     question = int(np.flatnonzero(study.table("test")["subject"] == "Alba")[0])
     assert supported(study, audited)[0] == question
+    scores = study.scores(np.arange(study.dataset.n_test), "t5", "trak")[:, audited.forget].sum(1)
+    assert set(supported(study, audited)) == set(np.flatnonzero(scores > 0.1 * scores.max()))
     found = read_before_after(study, audited, "matching", "test")
     before, unlearned, oracle = (
         one.margins.mean(axis=0)[0] for one in (found.before, found.unlearned, found.oracle)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 from playwright.sync_api import Page
 
-from dashboard.read.comparisons import EXAMPLE, FOUND, HYPOTHESIS
+from dashboard.read.comparisons import EXAMPLE, FOUND, HYPOTHESIS, LEARNED
 from engine.api import Study
 from engine.applications.brittle.supports import find
 from engine.applications.modeldiff.comparison import read_comparison
@@ -151,7 +151,12 @@ def compare_addresses(study: Study) -> dict[str, str]:
         side = min("ab", key=lambda key: about["directions"][key][0]["p"] or 1)
         other = {"a": "b", "b": "a"}[side]
         start = f"compare?a={a}&b={b}&{by}"
-        panes = {"compare": FOUND, "compare-hypothesis": HYPOTHESIS, "compare-example": EXAMPLE}
+        panes = {
+            "compare": FOUND,
+            "compare-learned": LEARNED,
+            "compare-hypothesis": HYPOTHESIS,
+            "compare-example": EXAMPLE,
+        }
         for name, pane in panes.items():
             found[name] = f"{start}&side={side}&pane={pane}"
         found["compare-other-side"] = f"{start}&side={other}&pane={FOUND}"

@@ -20,7 +20,7 @@ def test_corrections_are_shown_first(visit: Any, corrected_study: Study, tmp_pat
     assert [card["row"] for card in cards(app)] == rows[:28]
     assert cards(app)[0]["text"].startswith(study.table("train")["source"][rows[0]])
     text = everything(app)
-    assert f"{len(rows)} training texts have a higher log odds in t5" in text
+    assert f"{len(rows)} training texts, with higher log odds in t5" in text
     (gallery,) = [one for one in component_of(app, "groups") if one["selectable"]]
     assert gallery["selected"] == [3, 4]
 

@@ -57,7 +57,7 @@ def test_the_page_shows_whether_models_still_answer(
     app = visit(study, "unlearn", set=key, pane="before", unlearned_by="both")
     text = everything(app)
     assert "Test texts that they support most" in text
-    assert "probability of the expected text" in text
+    assert "probability of the expected text’s tokens" in text
     assert "label" not in text
     question = int(np.flatnonzero(study.table("test")["subject"] == "Alba")[0])
     asked = study.table("test")["text"][question]

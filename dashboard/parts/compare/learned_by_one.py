@@ -37,7 +37,7 @@ def learned_by_one(study: StudyReader, about: dict[str, Any], location: Location
         aside("One side has a single checkpoint, so differences cannot be told from chance.")
         return
     aside(
-        f"Training {kind}s whose {training.output} differs between the models of both sides by "
+        f"Training {kind}s that the models of one side predict with higher {training.output}, by "
         f"more than chance (Welch's t-test, false discovery rate {SHARE.text(RATE)}). An example "
         "that only one side was trained on stands first on that side."
     )
@@ -77,7 +77,7 @@ def _group(
             for row in rows[:SHOWN]
         ],
         title=f"Learned by {own}",
-        words=f"{len(rows):,} training {kind}s have a higher {training.output} in {own}. Numbers: "
+        words=f"{len(rows):,} training {kind}s, with higher {training.output} in {own}. Numbers: "
         f"the difference, and the {training.output} in A and in B.",
         sign=sign,
         makeup=makeup(training, rows),

@@ -178,7 +178,7 @@ def _facts(study: StudyReader, split: Split, row: int, example: dict[Hashable, A
         facts += _output(study, example)
     if not example["label"]:  # what it has instead
         facts += [
-            (name.capitalize(), _clamped(_whole(example[name])))
+            (escape(name.replace("_", " ").capitalize()), _clamped(_whole(example[name])))
             for name in group_columns(study)
             if pd.notna(example.get(name)) and not name.startswith("original_")
         ]

@@ -103,10 +103,11 @@ def before_after(
         probability(one.margins) for one in (found.before, found.unlearned, found.oracle)
     )
     answer = _answer(study)
+    tokens = "" if has(study, "classes") else "’s tokens"
     means = [PROBABILITY.text(part.mean()) for part in (before, unlearned, oracle)]
     figures(
         {
-            "Before": (means[0], f"mean probability of the {answer}"),
+            "Before": (means[0], f"mean probability of the {answer}{tokens}"),
             "Unlearned": (means[1], f"by {name}"),
             "Retrained": (means[2], "by models never trained on them: the target"),
         }
@@ -128,8 +129,8 @@ def before_after(
             )
         )
     words = (
-        f"Probability of the {answer} before → unlearned, and by models retrained without the "
-        f"{kind}; largest fall by retraining first."
+        f"Probability of the {answer}{tokens} before → unlearned, and by models retrained without "
+        f"the {kind}; largest fall by retraining first."
     )
     _gallery(study, training, cards, "Forgotten training examples", words, location, "before_after")
     _still_answered(study, audit, method, location, kind)

@@ -29,7 +29,9 @@ from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_score_matrix
 
 SUPPORTED = 12
-"""Test examples that are shown with an audit."""
+"""The most test examples that are shown with an audit."""
+LEAST_SHARE = 0.1
+"""Of the support of the most supported one; less is not told from noise."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,15 @@ def read_before_after(
 
 
 def supported(study: StudyReader, audit: Audit) -> np.ndarray:
-    """Test rows that the forget set supports most by TRAK, the most first; at most `SUPPORTED`."""
+    """Test rows that the forget set supports most by TRAK, the most first.
+
+    At most `SUPPORTED`, with at least `LEAST_SHARE` of the first one's support.
+    """
     scores = read_score_matrix(study, audit.algorithm, TRAK)
     total = scores.sums(np.array(audit.forget, np.int64))
     order = np.argsort(-total, kind="stable")[:SUPPORTED]
-    found: np.ndarray = order[total[order] > 0].astype(np.int64)
+    least = max(0.0, LEAST_SHARE * float(total.max()))
+    found: np.ndarray = order[total[order] > least].astype(np.int64)
     return found
 
 
