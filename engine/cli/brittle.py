@@ -114,14 +114,16 @@ def _brittle(options: argparse.Namespace) -> int:
 def _print_brittle(
     shown: Console, supports: Supports, rows: list[dict[str, Any]], advice: str
 ) -> None:
-    heads = ["id", "label", "predicted", "would be", "data support", "likely", "status", "flips"]
-    heads += ["data issues"]
+    labeled = any(row["label"] for row in rows)
     has_files = any(row.get("file") is not None for row in rows)
-    listed = table(*heads, *["file"] * has_files)
+    names = {"id": "id", **({"label": "label"} if labeled else {})}
+    names |= {"predicted": "predicted", "other": "would be"}
+    heads = ["data support", "likely", "status", "flips", "data issues"]
+    listed = table(*names.values(), *heads, *["file"] * has_files)
     for row in rows[:SHOWN]:
         rate = row["flip_rate"]
         listed.add_row(
-            *(row[name] for name in ("id", "label", "predicted", "other")),
+            *(row[name] for name in names),
             str(row["support"]),
             FLIP.text(row["flip_probability"]),
             row["status"],
