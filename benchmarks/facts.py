@@ -19,7 +19,8 @@ checkpoint), `traker_1` (traker of one checkpoint) and `random`.
 - `tail_patch.METHOD`: rise of the answer's log-probability by one step on the first 5 rows.
 - `qld.METHOD`: fall of the answer's log-odds without the first 5 rows, when trained again.
 - `lds.METHOD.CHECKPOINTS` of the log-odds, on `test_masks` masks with two runs each: see
-  `benchmarks.facts_lds`.
+  `benchmarks.facts_lds`. `ours` has no soft threshold, `ours_thresholded` is what the study shows.
+  `lds_ratio_vs_best_peer` compares both, and the hybrid, with the best of the others.
 - `corrections_precision`: see `benchmarks.facts_removals.corrections`.
 - `token_sum_max_rel_error`: as in `benchmarks.text`.
 - `featurise_vs_bound`: as in `benchmarks.clip`.
