@@ -71,7 +71,8 @@ def test_from_chosen_tokens_to_the_statement_and_what_if_it_were_gone(
     page.keyboard.press("Space")
     explained_by(page, facts, row, "tokens:2,3")
     page.keyboard.press("Escape")
-    expect(page.get_by_role("heading", name="target tokens 2,3")).to_be_visible()
+    asked = f"why “{pieces[1]}”, “{pieces[2]}”?"
+    expect(page.get_by_role("heading", name=asked)).to_be_visible()
 
     # The statement that it comes from, and which of its tokens carry the score.
     supporters = [one.row for one in facts.explain(row, 12, output="tokens:2,3").supporting]
