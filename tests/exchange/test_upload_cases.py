@@ -21,7 +21,7 @@ from engine.build.stages import checkpoints
 from engine.cli.main import main
 from engine.exchange.importing.methods import import_scores
 from engine.exchange.uploads.keeping import Given, accept, rename
-from engine.exchange.uploads.report import QuickReport, Request, quick_report
+from engine.exchange.uploads.report import QuickReport, Request, as_texts, quick_report
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
 from engine.store.errors import ImportingError, SpecError, UploadError
@@ -404,3 +404,10 @@ def test_imported_scores_cannot_be_named_like_a_method(
     with pytest.raises(ImportingError, match=says):
         import_scores(study, "npy", file, name=name)
     other.rmdir()
+
+
+def test_predictions_are_written_as_people_read_them() -> None:
+    numbers = np.array([0.129834, 1234567.0])
+    assert as_texts(numbers, "prediction").tolist() == ["0.129834", "1.23457e+06"]
+    assert as_texts(numbers, "denoising-error").tolist()[0] == "0.130"
+    assert as_texts(np.array(["Coat"], object), "prediction").tolist() == ["Coat"]

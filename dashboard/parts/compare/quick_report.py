@@ -79,7 +79,7 @@ def quick_report(
             tag=mine,
             mark="both" if mine == card.name else "alone",
             hint=f"{card.hint}; {name} predicts {mine}",
-            wrong=theirs != card.name,
+            wrong=tests.has_outcomes and theirs != card.name,
         )
         for card, mine, theirs in zip(
             test_cards(tests, rows, location), found.predicted, found.their_predicted, strict=False

@@ -201,7 +201,10 @@ def _by_outputs(
         return about
     theirs = read_predictions(study, "test", against)
     their_outputs = theirs["output"].to_numpy(np.float64)
-    mine, other = as_texts(summary["predicted"]), as_texts(theirs["predicted"].to_numpy())
+    mine, other = (
+        as_texts(one, study.dataset.predicted)
+        for one in (summary["predicted"], theirs["predicted"].to_numpy())
+    )
     if not bad.all():
         unlike = unlike_outputs(outputs[~bad], their_outputs[~bad])
         about = replace(about, warnings=[*about.warnings, *unlike])
@@ -222,9 +225,13 @@ def _by_outputs(
     )
 
 
-def as_texts(predicted: np.ndarray) -> np.ndarray:
-    """Predictions as people read them, objects of `str`."""
-    texts = [predicted_text(one) for one in predicted]
+def as_texts(predicted: np.ndarray, kind: str) -> np.ndarray:
+    """Predictions as people read them, objects of `str`.
+
+    Args:
+        kind: What they are, if they are numbers (`engine.store.records.Dataset.predicted`).
+    """
+    texts = [predicted_text(one, kind) for one in predicted]
     return np.array(texts, dtype=object)
 
 
