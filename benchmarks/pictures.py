@@ -7,9 +7,9 @@ them at `DATALOUPE_PICTURES_SIDE` pixels, 64 if it is not set.
 
 An epoch of a small MLP, which waits for pictures, is compared with decoding alone: the same files
 read, decoded and resized by as many threads, and nothing else. Both take turns, some pictures each,
-so that they have the same load of the machine. Arithmetic of the model has one thread, and decoding
-`DATALOUPE_THREADS`, two if it is not set; with as many cores, everything but decoding adds to the
-time of an epoch.
+so that they have the same load of the machine. As in a worker, arithmetic has one thread; decoding
+has `DATALOUPE_THREADS`, two if it is not set. With as many cores, everything but decoding adds to
+the time of an epoch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks._report import log
 from benchmarks.scaling import memory_mib
 from benchmarks.workload import CACHE
 from engine.data.fitting import DECODERS, decoders
-from engine.running.threads import environment
+from engine.running.processes import worker_environment
 
 PHOTOS = Path("/work/shared/data/clothing")
 FOLDER = CACHE / "pictures"
@@ -75,7 +75,7 @@ def measure_pictures(n: int) -> dict[str, Any]:
         [sys.executable, "-m", "benchmarks.pictures", str(source), str(n)],
         check=True,
         stdout=subprocess.PIPE,
-        env={**os.environ, **environment(1), DECODERS: str(threads)},
+        env={**os.environ, **worker_environment(1), DECODERS: str(threads)},
     )
     found = json.loads(done.stdout.splitlines()[-1])
     return {"pictures" if n >= TRUE else "pictures_quick": found}

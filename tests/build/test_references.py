@@ -25,6 +25,7 @@ from engine.build import referencing
 from engine.build.run import Run
 from engine.build.stages import data
 from engine.data.places.decoded import DecodedPictures
+from engine.data.places.place import place_of
 from engine.data.reading import folders
 from engine.data.sources import load_source
 from engine.data.thumbnails import crop
@@ -43,6 +44,7 @@ from tests.builders.referenced_pictures import (
     study_of,
     write_folder,
     write_parquet,
+    write_plain_parquet,
     write_tar,
 )
 
@@ -113,7 +115,7 @@ def test_no_pixel_is_kept(both: tuple[Study, Study]) -> None:
     assert len(table["digest"][0].as_py()) == 16
 
 
-@pytest.mark.parametrize("write", [write_tar, write_parquet])
+@pytest.mark.parametrize("write", [write_tar, write_parquet, write_plain_parquet])
 def test_tar_and_parquet_files(
     write: Callable[[Path], Path], both: tuple[Study, Study], tmp_path: Path
 ) -> None:
@@ -122,7 +124,7 @@ def test_tar_and_parquet_files(
     for mode in ("copy", "reference"):
         study = study_of(tmp_path / mode, source, mode)
         spec = layout.spec_file(study.root)
-        if write is write_parquet:  # whose splits have pictures of the same names
+        if write is not write_tar:  # whose splits have pictures of the same names
             spec.write_text(spec.read_text().replace('id = "file"\n', ""))
         read_data(Study.open(study.root))
         found.append(Study.open(study.root))
@@ -140,6 +142,9 @@ def test_tar_and_parquet_files(
         )
         assert referenced.table(split)["file"].tolist() == copied.table(split)["file"].tolist()
     assert not [*(referenced.root / "data").rglob("*.webp")]
+    table = store.read_table(layout.references_file(referenced.root, "train", 0))
+    kinds = {place_of(text).inside[0] for text in table["place"].to_pylist()}
+    assert kinds == {{write_tar: "t", write_parquet: "p", write_plain_parquet: "b"}[write]}
 
 
 def _numbers(study: Study, split: Split) -> list[int]:
@@ -199,7 +204,7 @@ def test_class_folders_are_listed_once(
 
 
 def test_a_changed_tar_or_parquet_file_is_refused(tmp_path: Path) -> None:
-    for write in (write_tar, write_parquet):
+    for write in (write_tar, write_parquet, write_plain_parquet):
         source = write(tmp_path / write.__name__)
         study = study_of(tmp_path / f"of-{write.__name__}", source, "reference")
         spec = layout.spec_file(study.root)

@@ -91,7 +91,7 @@ def write_tar(folder: Path, shards: int = 2) -> Path:
     return folder
 
 
-def write_parquet(folder: Path, rows: int = 16) -> Path:
+def write_parquet(folder: Path, rows: int = 16, compression: str = "snappy") -> Path:
     """The pictures as the Hugging Face library saves them, in row groups of so many rows."""
     folder.mkdir(parents=True)
     for split, files in pictures().items():
@@ -104,5 +104,10 @@ def write_parquet(folder: Path, rows: int = 16) -> Path:
         middle = len(files) // 2
         for shard, part in enumerate((table[:middle], table[middle:])):
             path = folder / f"{split}-{shard:05d}-of-00002.parquet"
-            pq.write_table(part, path, row_group_size=rows)
+            pq.write_table(part, path, row_group_size=rows, compression=compression)
     return folder
+
+
+def write_plain_parquet(folder: Path) -> Path:
+    """The same, not compressed, as newer versions of the library save pictures."""
+    return write_parquet(folder, compression="none")

@@ -3,6 +3,7 @@
     /data/train/cat/1.jpg
     /data/train-0001.tar␟t1536+48213␟cat/1.jpg           offset and size in bytes
     /data/train.parquet␟p3:17:image.bytes␟1.jpg          row group, row in it, column
+    /data/train.parquet␟b4096+48213␟1.jpg                the same, by offset and size
 
 ␟ is the unit separator, which names of files do not have.
 """
@@ -20,7 +21,7 @@ from engine.store.errors import DataError
 SEPARATOR = "\x1f"
 MOST_BYTES = 256 * 2**20
 """Of one encoded picture."""
-_IN_TAR = re.compile(r"t(\d+)\+(\d+)", re.ASCII)
+_BYTES = re.compile(r"[tb](\d+)\+(\d+)", re.ASCII)
 _IN_PARQUET = re.compile(r"p(\d+):(\d+):(.+)", re.ASCII)
 
 
@@ -45,15 +46,16 @@ class Place:
     @property
     def is_cell(self) -> bool:
         """Whether it is a cell of a table."""
-        return _IN_PARQUET.fullmatch(self.inside) is not None
+        return self.inside.startswith(("p", "b"))
 
     def __str__(self) -> str:
         """For people."""
         if not self.inside:
             return self.file
-        found = _IN_PARQUET.fullmatch(self.inside)
-        where = f"row {found[2]} of row group {found[1]}" if found else self.name
-        return f"{where} in {self.file}"
+        if (found := _IN_PARQUET.fullmatch(self.inside)) is not None:
+            return f"row {found[2]} of row group {found[1]} in {self.file}"
+        name = self.name or f"byte {self.inside[1:].partition('+')[0]}"
+        return f"{name} in {self.file}"
 
 
 def place_of(text: str) -> Place:
@@ -69,6 +71,11 @@ def in_tar(file: str, offset: int, size: int, name: str) -> str:
 def in_parquet(file: str, group: int, row: int, column: str, name: str) -> str:
     """The place of a cell of a Parquet file."""
     return Place(file, f"p{group}:{row}:{column}", name).text
+
+
+def in_cell_bytes(file: str, offset: int, size: int, name: str) -> str:
+    """The place of a cell of a Parquet file whose bytes lie there as they are."""
+    return Place(file, f"b{offset}+{size}", name).text
 
 
 def source_folder(source: str, base: Path) -> Path | None:
@@ -96,7 +103,7 @@ def read_bytes(text: str) -> bytes:
         OSError: The file cannot be read.
     """
     place = place_of(text)
-    if (found := _IN_TAR.fullmatch(place.inside)) is not None:
+    if (found := _BYTES.fullmatch(place.inside)) is not None:
         return _read(place, int(found[1]), int(found[2]))
     if (found := _IN_PARQUET.fullmatch(place.inside)) is not None:
         return read_cell(place.file, int(found[1]), int(found[2]), found[3])
