@@ -320,11 +320,12 @@ def start_worker(
     return process, ours
 
 
-def worker_environment(threads: int, workers: int = 1) -> dict[str, str]:
-    """Environment variables of one of several workers' processes."""
+def worker_environment(threads: int, workers: int | None = None) -> dict[str, str]:
+    """Environment variables of one of so many workers' processes on a machine, if that is known."""
+    share = threads if workers is None else max(1, default_workers("cpu") // max(1, workers))
     return {
         **environment(threads),
-        DECODERS: str(max(1, default_workers("cpu") // max(1, workers))),
+        DECODERS: str(share),
         # glibc: keep freed activations, to avoid page faults when they are allocated again
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),

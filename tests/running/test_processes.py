@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.fitting import DECODERS
+from engine.running import processes
 from engine.running.processes import default_workers, keeping_workers, pick_device, run_jobs
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 
@@ -288,3 +290,10 @@ def test_one_worker_a_core_on_a_cpu_and_a_few_on_a_gpu(monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     assert default_workers("cpu") == 64
     assert 1 < default_workers("cuda") < 64
+
+
+def test_workers_share_the_cores_that_decode_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "default_workers", lambda device: 16)
+    shares = {n: processes.worker_environment(1, n)[DECODERS] for n in (1, 4, 16, 40)}
+    assert shares == {1: "16", 4: "4", 16: "1", 40: "1"}
+    assert processes.worker_environment(1)[DECODERS] == "1"
