@@ -70,7 +70,7 @@ def test_from_a_forget_set_to_a_certified_model(
 
     expect(page.get_by_role("heading", name="Predicted effect by class")).to_be_visible()
     expect(page.locator(".dl-title")).to_contain_text("On request")
-    page.get_by_role("button", name="Predict margins").click()
+    page.get_by_role("button", name="Predict outputs").click()
     message = page.get_by_text(re.compile("predicted for models not trained on it"))
     expect(message.first).to_be_visible(timeout=WAIT)
     assert axe_findings(page) == []
@@ -98,8 +98,11 @@ def test_from_a_forget_set_to_a_certified_model(
     expect(page.get_by_role("region", name="Audit on test examples")).to_be_visible()
 
     pick(page, "Before and after")
-    expect(page.locator("a.card")).to_have_count(6)
-    expect(page.locator("a.card").first).to_contain_text("retrained")
+    forgotten = page.get_by_label("Forgotten training examples").locator("a.card")
+    expect(forgotten).to_have_count(6)
+    expect(forgotten.first).to_contain_text("retrained")
+    answered = page.get_by_label("Supported test examples").locator("a.card")
+    expect(answered.first).to_contain_text("right")
     assert axe_findings(page) == []
 
     pick(page, "The model")
