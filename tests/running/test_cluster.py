@@ -6,20 +6,52 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine import Progress, SpecError, Study
+from engine.build.ranking import SHARDS_PER_PART
 from engine.running import cluster
 from engine.running.threads import limited
+from engine.store.layout import ROWS_PER_SHARD
 from tests.build.test_build import contents
+from tests.builders.copies import copy_of
 from tests.conftest import SMALL_STUDY
 from tests.running.test_processes import threads_of_libraries
 
 BANK = SMALL_STUDY.replace("epochs = 4", "epochs = 16").replace("masks = 5", "masks = 12")
+
+
+MANY_ROWS = SHARDS_PER_PART * ROWS_PER_SHARD + 100
+"""Training examples of two parts of a pass."""
+
+LARGE = """\
+name = "Many"
+
+[data]
+source = "../many.npz"
+
+[algorithms.mlp]
+architecture = "mlp"
+architecture_options = { widths = [4] }
+epochs = 1
+batch_size = 1024
+checkpoints = 3
+
+[trak]
+solver = "primal"
+proj_dim = 16
+batch_size = 1024
+
+[search]
+top_k = 5
+rank = 4
+map_epochs = 1
+"""
 
 
 @pytest.fixture
@@ -58,6 +90,53 @@ def test_a_node_that_dies_loses_and_repeats_nothing(
 
     Study.open("there").build(ray=nodes.address, on_progress=kill_a_node)
     assert seen == list(range(19))  # 15 masks, and a second run of three
+    assert contents(there.root) == contents(here.root)
+
+
+class EnoughError(Exception):
+    """What is left of a build is not of interest."""
+
+
+def stop_before(stage: str) -> Callable[[Progress], None]:
+    def stop(step: Progress) -> None:
+        if step.stage == stage:
+            raise EnoughError
+
+    return stop
+
+
+@pytest.mark.determinism
+def test_nodes_that_die_and_join_during_features_and_the_pass(
+    two_nodes: tuple[Any, Any], tmp_path: Path
+) -> None:
+    nodes, second = two_nodes
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in (("train", MANY_ROWS), ("test", 20)):
+        arrays[f"y_{split}"] = rng.integers(0, 2, n)
+        dark = rng.integers(0, 100, (n, 4, 4))
+        arrays[f"x_{split}"] = (dark + 100 * arrays[f"y_{split}"][:, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "many.npz", **arrays)
+    here = Study.create(tmp_path / "here", LARGE)
+    with pytest.raises(EnoughError):
+        here.build(workers=0, on_progress=stop_before("trak"))
+    there = copy_of(here, tmp_path / "there")
+    with pytest.raises(EnoughError):
+        here.build(workers=0, on_progress=stop_before("map"))
+
+    left, running = {"trak", "search"}, second
+
+    def replace_a_node(step: Progress) -> None:
+        nonlocal running
+        stop_before("map")(step)
+        if step.stage in left and step.done == 1:
+            left.remove(step.stage)
+            nodes.remove_node(running, allow_graceful=False)
+            running = nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+
+    with pytest.raises(EnoughError):
+        there.build(ray=nodes.address, on_progress=replace_a_node)
+    assert not left
     assert contents(there.root) == contents(here.root)
 
 
