@@ -18,6 +18,7 @@ one if it is not set.
 - `true`: 1,281,167 × 50,000, 262 TFLOP: hours on two cores.
 - `pictures`: 200,000 JPEG files by reference, see `benchmarks.pictures`; `pictures-quick`: 10,000.
 - `storage`: see `benchmarks.storage`; `DATALOUPE_HALVES` of the workload's 100 halves.
+- `models`: features of timm's models at 224 × 224, see `benchmarks.imagenet_models`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ import numpy as np
 
 from benchmarks._parts import run_parts
 from benchmarks._report import log, report
+from benchmarks.imagenet_models import measure_models
 from benchmarks.pictures import QUICK, TRUE, measure_pictures
 from benchmarks.scaling import memory_mib
 from benchmarks.storage import measure_storage
@@ -84,6 +86,7 @@ def measure() -> dict[str, Any]:
     parts["storage"] = measure_storage
     parts["pictures"] = partial(measure_pictures, TRUE)
     parts["pictures-quick"] = partial(measure_pictures, QUICK)
+    parts["models"] = measure_models
     return {"features": WIDTH, "k": K, **run_parts(FOLDER, parts, "DATALOUPE_IMAGENET_PARTS")}
 
 

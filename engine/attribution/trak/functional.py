@@ -17,9 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _ARGUMENTS: dict[Any, tuple[str, tuple[str, ...]]] = {
     F.linear: ("linear", ("input", "weight", "bias")),
+    F.conv1d: ("conv1d", _CONVOLUTION),
+    F.conv2d: ("conv2d", _CONVOLUTION),
+    F.conv3d: ("conv3d", _CONVOLUTION),
     F.embedding: ("embedding", tuple(inspect.signature(F.embedding).parameters)),
+    F.batch_norm: ("batch_norm", tuple(inspect.signature(F.batch_norm).parameters)),
+    F.group_norm: ("group_norm", tuple(inspect.signature(F.group_norm).parameters)),
     F.layer_norm: ("layer_norm", tuple(inspect.signature(F.layer_norm).parameters)),
     F.rms_norm: ("rms_norm", ("input", "normalized_shape", "weight", "eps")),
 }
@@ -30,11 +37,24 @@ _KINDS: dict[str, Any] = {
     kind: type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
     for kind, layer in (
         ("linear", nn.Linear),
+        ("conv1d", nn.Conv1d),
+        ("conv2d", nn.Conv2d),
+        ("conv3d", nn.Conv3d),
         ("embedding", nn.Embedding),
+        ("batch_norm", nn.BatchNorm1d),
+        ("group_norm", nn.GroupNorm),
         ("layer_norm", nn.LayerNorm),
         ("rms_norm", nn.RMSNorm),
     )
 }
+
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "linear": (),
+    **dict.fromkeys(_CONVOLUTIONS, _CONVOLUTION[3:]),
+    "embedding": ("padding_idx",),
+    **dict.fromkeys(("batch_norm", "group_norm", "layer_norm", "rms_norm"), ("eps",)),
+}
+"""What else the gradient rule of a layer depends on."""
 
 Called = Callable[[str, nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 """Receives (name of the use, layer, its input, its result, its bias); returns the result to go on
@@ -42,24 +62,39 @@ with."""
 
 
 def use_layer(kind: str, weight: Tensor, options: Mapping[str, Any]) -> nn.Module:
-    """A layer that computes the same as a function, with this weight. It is never called."""
+    """A layer that computes the same as a function, with this weight. It is never called.
+
+    Args:
+        options: The function's other arguments by name, as far as they are known.
+    """
+    given = {name: options[name] for name in _OPTIONS[kind] if name in options}
+    if kind in _CONVOLUTIONS or kind == "linear":
+        given["bias"] = False
     if kind == "linear":
-        layer: nn.Module = _KINDS[kind](weight.shape[1], weight.shape[0], bias=False, device="meta")
+        sizes: tuple[Any, ...] = (weight.shape[1], weight.shape[0])
+    elif kind in _CONVOLUTIONS:
+        sizes = (weight.shape[1] * given.get("groups", 1), len(weight), weight.shape[2:])
     elif kind == "embedding":
-        padding = options.get("padding_idx")
-        layer = _KINDS[kind](*weight.shape, padding_idx=padding, device="meta")
-    elif kind == "layer_norm":
-        layer = _KINDS[kind](weight.shape, eps=options.get("eps", 1e-5), device="meta")
+        sizes = tuple(weight.shape)
+    elif kind == "batch_norm":
+        sizes = (len(weight),)
+    elif kind == "group_norm":
+        sizes = (options.get("num_groups", 1), len(weight))
     else:
-        layer = _KINDS[kind](weight.shape, eps=options.get("eps"), device="meta")
+        sizes = (weight.shape,)
+    layer: nn.Module = _KINDS[kind](*sizes, **given, device="meta")
     layer.weight = weight  # type: ignore[assignment]
+    if kind == "batch_norm":
+        layer.running_mean = options.get("running_mean")
+        layer.running_var = options.get("running_var")
     return layer
 
 
 def layer_of_use(model: nn.Module, path: str) -> nn.Module:
-    """The layer of a use `NAME@KIND`."""
+    """The layer of a use `NAME@KIND`, with the options of the module that holds the weight."""
     name, _, kind = path.rpartition("@")
-    return use_layer(kind, model.get_parameter(name), {})
+    holder = model.get_submodule(name.rpartition(".")[0])
+    return use_layer(kind, model.get_parameter(name), vars(holder) | holder._buffers)
 
 
 def is_use(path: str) -> bool:
@@ -98,7 +133,8 @@ class Functions(TorchFunctionMode):
         weight = given.get("weight")
         name = self.names.get(id(weight))
         changing = given.get("max_norm") or given.get("sparse") or given.get("scale_grad_by_freq")
-        if name is None or changing or (kind == "linear" and weight.ndim != 2):
+        mixing = kind == "batch_norm" and given.get("training")
+        if name is None or changing or mixing or (kind == "linear" and weight.ndim != 2):
             return result
         layer = use_layer(kind, weight, given)
         return self.called(f"{name}@{kind}", layer, given["input"], result, given.get("bias"))

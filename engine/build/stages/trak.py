@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from engine.attribution.scores.matrix import Scores
 
-CODE = 3
+CODE = 4
 """Increment when the same checkpoints would give other scores."""
 PRIMAL_CODE = 4
 """The same, for features of the primal."""

@@ -98,6 +98,43 @@ def test_norms(model, shape):
     agree(spread(model), {"x": torch.randn(BATCH, *shape)}, untapped=0)
 
 
+class SamePadding(nn.Conv2d):
+    """As timm's Conv2dSame: pads first, unevenly."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride,
+                        groups=self.groups)  # fmt: skip
+
+
+class NormAndActivation(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: the result is not that of the norm."""
+
+    def forward(self, x):
+        normal = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                              False, 0.1, self.eps)  # fmt: skip
+        return F.relu6(normal, inplace=True)
+
+
+class GroupsAndActivation(nn.GroupNorm):
+    def forward(self, x):
+        return F.silu(F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SamePadding(4, 6, 2, stride=2, bias=False),
+        SamePadding(4, 4, 2, groups=4),
+        SamePadding(4, 8, 2, groups=2),
+        NormAndActivation(4, eps=1e-3),
+        GroupsAndActivation(2, 4, eps=1e-3),
+    ],
+)
+def test_subclasses_that_call_a_function(model):
+    torch.manual_seed(0)
+    agree(spread(model), {"x": torch.randn(BATCH, 4, 5, 6)}, untapped=0)
+
+
 @pytest.mark.parametrize("padding", [None, 2])
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
 def test_embedding(padding, shape):
