@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 AT_THE_ROOT = sorted(ROOT.glob("*.md"))
 RUN = ("sh", "python")
-SHOWN = ("text", "toml")
+SHOWN = ("text", "toml", "yaml")
 """Blocks that nobody runs. A language that is in neither may not be used."""
 NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->\n\Z")
 FILE = re.compile(r"`((?:\.ci|assets|benchmarks|dashboard|docs|engine|tests)/[\w./-]*)`")
