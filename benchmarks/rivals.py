@@ -79,7 +79,8 @@ def traker(model: nn.Module, number: int) -> Tensor:
         [[batch["input"], batch["label"]] for batch in batches_of(split, BATCH_SIZE)()]
         for split in ("train", "test")
     )
-    return traker_scores(model, model.state_dict(), number, train, test, "image_classification")
+    kind = "image_classification"
+    return traker_scores(model, model.state_dict(), number, train, test, kind, proj_dim=PROJ_DIM)
 
 
 def traker_scores(
