@@ -10,7 +10,6 @@ import importlib.machinery
 import sys
 import types
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import nn
 
@@ -29,7 +28,9 @@ class _Absent(nn.Module, metaclass=_Names):
 
 
 class _Module(types.ModuleType):
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: list[str] = []  # a package
 
     def __getattr__(self, name: str) -> type[_Absent]:
         if name.startswith("__"):

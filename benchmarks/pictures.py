@@ -1,9 +1,10 @@
 """Pictures by reference at size: bytes on disk, time until training starts, an epoch's time.
 
-A part of `benchmarks.imagenet`. The files are made at run time: photos of `/work/shared/data`, or
-the embedded emoji where there are none, as JPEG of 500 pixels, as ImageNet's are, each written many
-times with a number of its own in a comment, so that no two files have the same bytes. Models read
-them at `DATALOUPE_PICTURES_SIDE` pixels, 64 if it is not set.
+A part of `benchmarks.imagenet`. The files are made at run time: photos of the folder that
+`DATALOUPE_PHOTOS` names (`train.parquet` with pictures and labels), or the embedded emoji if it is
+not set, as JPEG of 500 pixels, as ImageNet's are, each written many times with a number of its own
+in a comment, so that no two files have the same bytes. Models read them at
+`DATALOUPE_PICTURES_SIDE` pixels, 64 if it is not set.
 
 An epoch of a small MLP, which waits for pictures, is compared with decoding alone: the same files
 read, decoded and resized by as many threads, and nothing else. Both take turns, some pictures each,
@@ -37,7 +38,7 @@ from benchmarks.workload import CACHE
 from engine.data.fitting import DECODERS, decoders
 from engine.running.processes import worker_environment
 
-PHOTOS = Path("/work/shared/data/clothing")
+PHOTOS = "DATALOUPE_PHOTOS"
 FOLDER = CACHE / "pictures"
 FILE_SIDE = 500
 QUICK, TRUE = 10_000, 200_000
@@ -109,8 +110,8 @@ def _photos() -> list[tuple[str, Image.Image]]:
 
     from engine.data.assets import asset
 
-    if PHOTOS.exists():
-        table, column = pq.read_table(PHOTOS / "train.parquet"), "image"
+    if PHOTOS in os.environ:
+        table, column = pq.read_table(Path(os.environ[PHOTOS]) / "train.parquet"), "image"
     else:
         table, column = pq.read_table(sorted(asset("emoji").glob("train*.parquet"))[0]), "image"
     pictures = table[column].combine_chunks().field("bytes").to_pylist()

@@ -85,8 +85,8 @@ def use_layer(kind: str, weight: Tensor, options: Mapping[str, Any]) -> nn.Modul
     layer: nn.Module = _KINDS[kind](*sizes, **given, device="meta")
     layer.weight = weight  # type: ignore[assignment]
     if kind == "batch_norm":
-        layer.running_mean = options.get("running_mean")
-        layer.running_var = options.get("running_var")
+        layer.register_buffer("running_mean", options.get("running_mean"))
+        layer.register_buffer("running_var", options.get("running_var"))
     return layer
 
 

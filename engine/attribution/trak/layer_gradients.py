@@ -127,12 +127,14 @@ def _of_each_channel(layer: nn.Module, a: Tensor, g: Tensor) -> Tensor:
     windows, g = _windows(layer, a), g.movedim(1, -1)
     spatial = g.ndim - 2
     kernel = list(itertools.product(*map(range, layer.kernel_size)))
+    everywhere: tuple[slice, ...] = (slice(None),) * spatial
     found = g.new_empty(len(g), len(kernel), g.shape[-1])
     at_once = max(1, _IN_CACHE // g[0].numel()) if g.device.type == "cpu" else len(g)
     for start in range(0, len(g), at_once):
         rows = slice(start, start + at_once)
         for number, place in enumerate(kernel):
-            product = windows[(rows, *[slice(None)] * spatial, *place)] * g[rows]
+            where: tuple[slice | int, ...] = (rows, *everywhere, *place)
+            product = windows[where] * g[rows]
             found[rows, number] = product.flatten(1, spatial).sum(1)
     return found.transpose(1, 2).reshape(len(g), *layer.weight.shape)
 
