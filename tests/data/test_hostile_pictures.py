@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.places import place
+from engine.data.places import parquet, place
 from engine.data.places.place import in_parquet, in_tar, read_bytes
 from engine.data.places.survey import survey
 from engine.data.reading.tar_files import read_tar, tar_shards
@@ -77,6 +77,11 @@ def folder_out(file: Path) -> None:
     file.parent.symlink_to(secret)
 
 
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 def huge(file: Path) -> None:
     with file.open("wb") as content:
         content.write(jpeg(1))
@@ -93,6 +98,7 @@ def huge(file: Path) -> None:
         (no_picture, "no picture of a known format"),
         (link_out, "leads to .*secret.jpg, outside of .*source. A study that keeps pictures by"),
         (folder_out, "leads to .*secrets/000.jpg, outside of .*source"),
+        (pipe, "is not a file"),
         (huge, "has 256 MiB, more than the 256 MiB that a picture may have"),
     ],
 )
@@ -262,3 +268,12 @@ def test_places_that_are_not_there(tmp_path: Path) -> None:
     for group, row, says in ((9, 0, "has no row group 9"), (0, 99, "has no row 99")):
         with pytest.raises(DataError, match=says):
             read_bytes(in_parquet(table, group, row, "image.bytes", ""))
+
+
+def test_a_row_group_that_would_not_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = str(next(write_parquet(tmp_path / "parquet").glob("train-00000*")))
+    monkeypatch.setattr(parquet, "LARGEST_GROUP", 1_000)
+    with pytest.raises(DataError, match=r"row group 1 holds .* GiB of pictures, which are read"):
+        read_bytes(in_parquet(table, 1, 2, "image.bytes", ""))

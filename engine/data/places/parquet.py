@@ -14,6 +14,8 @@ from engine.store.errors import DataError
 
 MOST_BYTES = 256 * 2**20
 """Of row groups in memory, beside the one that was read last."""
+LARGEST_GROUP = 4 * 2**30
+"""Bytes of pictures in one row group."""
 
 
 def read_cell(file: str, group: int, row: int, column: str) -> bytes:
@@ -75,9 +77,22 @@ def _read_group(file: str, group: int, column: str) -> pa.Array:
             parquet = pq.ParquetFile(source)
             if group >= parquet.num_row_groups:
                 raise DataError(f"{file} has no row group {group}; the file has changed.")
+            _check_size(file, parquet, group, column)
             cells = parquet.read_row_group(group, columns=[column]).column(0).combine_chunks()
         except pa.ArrowException as error:
             raise DataError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
     for name in column.split(".")[1:]:
         cells = cells.field(name)
     return cells
+
+
+def _check_size(file: str, parquet: pq.ParquetFile, group: int, column: str) -> None:
+    """Refuse a row group that would not fit into memory once decompressed."""
+    about = parquet.metadata.row_group(group)
+    parts = [about.column(number) for number in range(about.num_columns)]
+    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema == column)
+    if size > LARGEST_GROUP:
+        raise DataError(
+            f"{file}: row group {group} holds {size / 2**30:.1f} GiB of pictures, which are read "
+            f"at once. Write it with row groups of at most {LARGEST_GROUP // 2**30} GiB."
+        )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,10 +100,13 @@ def read_bytes(text: str) -> bytes:
     """The encoded picture at a place.
 
     Raises:
-        DataError: It is larger than any picture, or what holds it is cut off.
+        DataError: It is larger than any picture, what holds it is cut off, or it is no file: a
+            pipe or a device, which a study from somebody else may name, would be read forever.
         OSError: The file cannot be read.
     """
     place = place_of(text)
+    if not stat.S_ISREG(Path(place.file).stat().st_mode):
+        raise DataError(f"{place.file} is not a file.")
     if (found := _BYTES.fullmatch(place.inside)) is not None:
         return _read(place, int(found[1]), int(found[2]))
     if (found := _IN_PARQUET.fullmatch(place.inside)) is not None:
