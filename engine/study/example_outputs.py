@@ -104,13 +104,20 @@ def read_known(study: StudyReader, split: Split, row: int, algorithm: str) -> Kn
             return Known(label, predicted, by_likelihood(classes, probabilities))
     timesteps = study.dataset.encoding.get("timesteps")
     known = Known(label, predicted, by_likelihood(classes, None), timesteps=timesteps)
-    if not has_targets(study):
+    target = target_of(study, split, row)
+    if target is None:
         return known
-    target = str(read_texts_of(study, split, TARGET, [row])[0])
     rival = _rival(study, split, row, algorithm, target)
     if predicted is not None and rival != predicted:  # the target, however it is decoded
         predicted = target
     return replace(known, predicted=predicted, target=target, rival=rival)
+
+
+def target_of(study: StudyReader, split: Split, row: int) -> str | None:
+    """The text that is expected of an example; None where no text is."""
+    if not has_targets(study):
+        return None
+    return str(read_texts_of(study, split, TARGET, [row])[0])
 
 
 def has_targets(study: StudyReader) -> bool:

@@ -10,7 +10,7 @@ from engine.store.errors import DataloupeError
 from engine.store.quantities import predicted_text
 from engine.store.records import Explanation
 from engine.study.counterfactuals import read_units
-from engine.study.example_outputs import read_known
+from engine.study.example_outputs import Known, target_of
 from engine.study.examples import FILE, TEXT, read_texts_of
 from engine.study.measured_quality import read_badge
 from engine.study.models import has_predictions, read_predictions
@@ -58,6 +58,11 @@ def describe(study: StudyReader, row: int, algorithm: str, method: str) -> dict[
     (example,) = read_names_of(study, "test", [row])
     (file,), (text,) = (read_texts_of(study, "test", name, [row]) for name in (FILE, TEXT))
     prediction = _prediction(study, row, algorithm)
+    label = None if study.dataset.labels == "none" else str(example["label"])
+    target, predicted = target_of(study, "test", row), prediction["predicted"]
+    if target is not None and prediction["correct"]:
+        predicted = target  # however it is decoded
+    known = Known(label, predicted, (), target)
     return {
         "study": study.spec.name,
         "algorithm": algorithm,
@@ -67,9 +72,7 @@ def describe(study: StudyReader, row: int, algorithm: str, method: str) -> dict[
         "label": str(example["label"]),
         "output_name": study.dataset.output,
         "output_title": study.dataset.output_title,
-        "question": read_known(study, "test", row, algorithm).question(
-            study, default_output(study)
-        ),
+        "question": known.question(study, default_output(study)),
         **prediction,
         "file": file,
         "text": text,

@@ -94,4 +94,4 @@ def test_the_address_brings_it_all_back(real: Study, page: Page) -> None:
     page.goto(f"brittle?test=test-{row}&removed=3&at_most=15")
     expect(page.get_by_text("The 3 removed")).to_be_visible()
     page.get_by_role("button", name="Filters (1)").click()
-    assert page.get_by_label("Remove at most").input_value() == "15"
+    expect(page.get_by_label("Remove at most")).to_have_value("15")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ READS: dict[str, Callable[[StudyReader], Any]] = {
     "tags": lambda study: supports.read_tagged(study, "mlp"),
     "brittle": brittle,
     "audits": the_audit,
-    "before and after": lambda study: (
+    "before and after": lambda study: asdict(
         audits.before_and_after(study, the_audit(study), "finetune").oracle
     ),
     "comparison": lambda study: comparisons.comparison_of(study, COMPARED),
@@ -196,7 +196,9 @@ def rewrite(path: Path) -> None:
 
 ONE_FILE: dict[str, tuple[Callable[[StudyReader], Any], Callable[[StudyReader], Path]]] = {
     "unlearned model": (
-        lambda study: audits.before_and_after(study, the_audit(study), "finetune").unlearned,
+        lambda study: asdict(
+            audits.before_and_after(study, the_audit(study), "finetune").unlearned
+        ),
         lambda study: before_after_files(study, the_audit(study), "finetune")[1][0],
     ),
     "oracle": (

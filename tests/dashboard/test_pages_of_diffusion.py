@@ -73,7 +73,7 @@ def test_what_is_known_of_a_picture_is_its_error(
 ) -> None:
     """Nothing is predicted of it that a label could tell."""
     error = -own.predictions("test")["output"][3]
-    words = f"error {error:.3g}"
+    words = f"denoising error {error:.3g}"
     assert cards(visit(own, "explore"))[3]["note"].startswith(words)
     page = everything(visit(own, "explain", test="test-3"))
     assert f"for test-3, {words}" in page
