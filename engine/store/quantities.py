@@ -169,7 +169,7 @@ LOGIT_GAP = Quantity("logit gap", "logits", _signed, 3)
 """Logit of the true label minus the largest other: 0 is where the predicted class changes."""
 PREDICTED = Quantity("predicted", "the label's", _predicted, 6)
 """A predicted number."""
-DENOISING_ERROR = Quantity("denoising error", "mean squared, at all timesteps", _significant, 3)
+DENOISING_ERROR = Quantity("loss", "mean squared, at all timesteps", _significant, 3)
 """What models are off by where they take noise away; nothing is predicted of a label."""
 ERROR = Quantity("error", "the label's", _signed, 3)
 """Predicted number minus label."""

@@ -68,12 +68,12 @@ def test_every_page_works(name: str, own: Study, visit: Any) -> None:
         assert missing(own, capability) in text
 
 
-def test_what_is_known_of_a_picture_is_its_error(
+def test_what_is_known_of_a_picture_is_its_loss(
     own: Study, visit: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is predicted of it that a label could tell."""
     error = -own.predictions("test")["output"][3]
-    words = f"denoising error {error:.3g}"
+    words = f"loss {error:.3g}"
     assert cards(visit(own, "explore"))[3]["note"].startswith(words)
     page = everything(visit(own, "explain", test="test-3"))
     assert f"for test-3, {words}" in page
