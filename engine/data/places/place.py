@@ -105,7 +105,8 @@ def read_bytes(text: str) -> bytes:
         OSError: The file cannot be read.
     """
     place = place_of(text)
-    if not stat.S_ISREG(Path(place.file).stat().st_mode):
+    mode = Path(place.file).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder fails by itself
         raise DataError(f"{place.file} is not a file.")
     if (found := _BYTES.fullmatch(place.inside)) is not None:
         return _read(place, int(found[1]), int(found[2]))
