@@ -127,7 +127,8 @@ class App(st.App):
         state: Any = session.session_state
         metadata = state._new_widget_state.widget_metadata
         keys = dict(state._key_id_mapper.id_key_mapping)
-        # States of widgets that left the page are removed; their metadata are not.
+        # States of widgets that left the page are removed by every run; their metadata by whole
+        # ones (dashboard.late_events).
         shown = {*list(state._new_widget_state.states), *list(state._old_state)}
         found = [
             largest_bytes(keys[name])

@@ -119,6 +119,10 @@ def _samples(file: Path, left_out: dict[str, None]) -> dict[str, _Sample]:
                     raise DataError(f"{file} has two pictures for the example {key!r}.")
                 sample.place = in_tar(str(file), member.offset_data, member.size, member.name)
             elif suffix in (*_LABELS, *_TEXTS, _JSON):
+                if member.size > _MOST_TEXT:
+                    raise DataError(
+                        f"{file}: {member.name} has more than {_MOST_TEXT >> 20} MiB of text."
+                    )
                 content.seek(member.offset_data)
                 sample.values |= _values(file, member, suffix, content.read(member.size))
             else:
@@ -131,8 +135,6 @@ def _samples(file: Path, left_out: dict[str, None]) -> dict[str, _Sample]:
 
 def _values(file: Path, member: tarfile.TarInfo, suffix: str, content: bytes) -> dict[str, Any]:
     """The columns that a part gives."""
-    if len(content) > _MOST_TEXT:
-        raise DataError(f"{file}: {member.name} has more than {_MOST_TEXT >> 20} MiB of text.")
     try:
         text = content.decode().strip()
         if suffix in _LABELS:
