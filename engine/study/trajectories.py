@@ -10,7 +10,12 @@ import numpy as np
 
 from engine import store
 from engine.store import layout
+from engine.store.records import OutputChoice
+from engine.study.output_names import NamedOutput, output_choices
 from engine.study.reader import StudyReader
+
+PARTS = 10
+"""Of all timesteps, where there are no frames."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,20 @@ def ranges_of(timesteps: Sequence[int], total: int) -> list[tuple[int, int]]:
     """
     borders = [total, *((a + b) // 2 for a, b in pairwise(timesteps)), 0]
     return [(low + 1, high) for high, low in pairwise(borders)]
+
+
+def range_choice(study: StudyReader) -> OutputChoice | None:
+    """The outputs of a range of timesteps; None where outputs have no timesteps."""
+    return next((choice for choice in output_choices(study) if choice.takes == "range"), None)
+
+
+def ranges_over(study: StudyReader, row: int) -> list[NamedOutput]:
+    """Outputs of ranges that share out all timesteps, the noisiest first; none where outputs have
+    no timesteps. Of a made example they are those of its frames."""
+    choice, total = range_choice(study), study.dataset.encoding.get("timesteps")
+    if choice is None or total is None:
+        return []
+    way = read_trajectory(study, row)
+    steps = np.linspace(total, 1, min(PARTS, total)).round().astype(int).tolist()
+    ranges = ranges_of(steps if way is None else way.timesteps, total)
+    return [NamedOutput(choice, (f"{first}-{last}",)) for first, last in ranges]

@@ -7,13 +7,12 @@ from typing import Annotated
 
 from dashboard.api.examples import Example, named
 from dashboard.api.numbers import Number, is_a, number
-from dashboard.parts.gallery.trajectory import ranges_over
 from dashboard.read.group_sums import stored_sums
 from dashboard.read.nearest import nearest
 from dashboard.read.studies import examples
 from engine.store.quantities import DISTANCE, SHARE
 from engine.study.reader import StudyReader
-from engine.study.trajectories import read_trajectory
+from engine.study.trajectories import ranges_over, read_trajectory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ import streamlit as st
 from dashboard.location import Location, go
 from dashboard.names import short
 from dashboard.parts.gallery.example_header import picture_html
-from dashboard.parts.gallery.trajectory import ranges_over
 from dashboard.parts.layout.messages import notice
 from dashboard.permissions import session
 from dashboard.read.along import influence_along
@@ -21,6 +20,7 @@ from engine.store.errors import DataloupeError
 from engine.store.quantities import SCORE, SHARE
 from engine.study.output_names import NamedOutput
 from engine.study.reader import StudyReader
+from engine.study.trajectories import ranges_over
 
 PARAMETER = "over"
 """URL parameter: `timesteps` shows the charts."""

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-import numpy as np
 import streamlit as st
 
 from dashboard.location import choose
 from dashboard.parts.gallery.example_header import SIDE, picture_html
 from dashboard.parts.gallery.gallery import thumbnail_side
 from dashboard.read.picture_urls import frames_url
-from engine.store.records import OutputChoice
-from engine.study.output_names import NamedOutput, output_choices
+from engine.study.output_names import NamedOutput
 from engine.study.reader import StudyReader
-from engine.study.trajectories import Trajectory, ranges_of, read_trajectory
+from engine.study.trajectories import Trajectory, range_choice, ranges_over, read_trajectory
 
 KEY = "frame"
-PARTS = 10
-"""Of all timesteps, where there are no frames."""
 FINISHED = "finished"
 SEEN, MADE_OUT = 0, 1
 """Lines of the sheet of frames."""
@@ -31,7 +27,7 @@ SEEN, MADE_OUT = 0, 1
 def way_of(study: StudyReader, row: int) -> Trajectory | None:
     """How a test example came about; None where that is not known, or none of it can be explained
     by itself."""
-    return None if _family(study) is None else read_trajectory(study, row)
+    return None if range_choice(study) is None else read_trajectory(study, row)
 
 
 def show_way(
@@ -68,23 +64,6 @@ def show_way(
         help="Choose a frame to see which training pictures support the timesteps around it.",
     )
     st.html(_strip(study, row, way, chosen))
-
-
-def ranges_over(study: StudyReader, row: int) -> list[NamedOutput]:
-    """Outputs of ranges that share out all timesteps, the noisiest first; none where outputs have
-    no timesteps. Of a made example they are those of its frames."""
-    family, total = _family(study), study.dataset.encoding.get("timesteps")
-    if family is None or total is None:
-        return []
-    way = read_trajectory(study, row)
-    steps = np.linspace(total, 1, min(PARTS, total)).round().astype(int).tolist()
-    ranges = ranges_of(steps if way is None else way.timesteps, total)
-    return [NamedOutput(family, (f"{first}-{last}",)) for first, last in ranges]
-
-
-def _family(study: StudyReader) -> OutputChoice | None:
-    """The outputs of a range of timesteps."""
-    return next((choice for choice in output_choices(study) if choice.takes == "range"), None)
 
 
 def _frame(output: NamedOutput, outputs: list[NamedOutput]) -> int | None:
