@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from engine.data.fitting import as_picture
 from engine.store.layout import Split
 from engine.study.reader import StudyReader
 from engine.study.thumbnails import Sheet, gathered_sheet
@@ -34,4 +35,4 @@ def frames_sheet(way: Trajectory) -> Image.Image:
     """The frames of a way side by side: what the model saw above, what it made out below."""
     lines = [np.concatenate(list(line), axis=2) for line in (way.frames, way.denoised)]
     pixels = np.concatenate(lines, axis=1)
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    return as_picture(pixels)

@@ -18,6 +18,7 @@ import numpy as np
 from engine import store
 from engine.build.models import load_checkpoint
 from engine.build.tasks import task_of
+from engine.data.fitting import as_picture
 from engine.store import layout
 from engine.store.errors import DataloupeError, MissingCapability, SpecError, StoreError
 from engine.store.layout import Split
@@ -135,11 +136,8 @@ def _stored(study: StudyReader, split: Split) -> list[dict[str, Any]]:
 
 
 def _png(pixels: np.ndarray) -> dict[str, Any]:
-    from PIL import Image
-
-    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(shown)).save(file, "PNG")
+    as_picture(pixels).save(file, "PNG")
     return {"bytes": file.getvalue(), "path": None}
 
 

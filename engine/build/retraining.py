@@ -59,6 +59,8 @@ FIRST_ORACLE = 1_000_000
 Removal = tuple[int, ...]
 """Training rows that are left out, ascending."""
 NOTHING: Removal = ()
+MADE = "made"
+"""What a model makes, among the arrays of its shard."""
 
 
 @dataclass(frozen=True)
@@ -321,7 +323,7 @@ def train_model(job: Job) -> None:
         tensors["answers"] = answers
     if (making := read_making(study)) is not None and task.generate is not None:
         made = task.generate(trained, encoding, making.seeds, making.steps, 1)
-        tensors["made"] = made.pictures
+        tensors[MADE] = made.pictures
     path = model_file(study, job.algorithm, model.removed, model.seed)
     if model.rows is not None:
         rows = np.array(model.rows, np.int64)

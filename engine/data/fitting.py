@@ -86,6 +86,11 @@ def pixels_of(
     return values[None] if fit.shape[0] == 1 else values.transpose(2, 0, 1)
 
 
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """A picture of what models read, `[channels, height, width]`: the reverse of `pixels_of`."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+
+
 def pixels_and_thumbnail(
     content: Any, where: str, fit: Fit, border: tuple[int, int, int] = BLACK
 ) -> tuple[np.ndarray, Image.Image]:

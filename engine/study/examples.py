@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine import store
+from engine.data.fitting import as_picture
 from engine.store import layout
 from engine.store.cache import read_cached_table, read_column_names
 from engine.store.errors import StoreError
@@ -101,16 +102,14 @@ def read_picture(study: StudyReader, split: Split, row: int) -> Image:
     Raises:
         StoreError: The study stores no pictures larger than thumbnails.
     """
-    from PIL import Image
-
     if size_of_pictures(study) is None:
         raise StoreError(f"{study.root} stores no pictures larger than thumbnails.")
     if has_references(study):
         pixels = referenced_pictures(study, split)[row]
-        return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        return as_picture(pixels)
     shard, place = divmod(row, ROWS_PER_SHARD)
     pixels = store.read_tensors(layout.arrays_file(study.root, split, shard))["input"][place]
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    return as_picture(pixels)
 
 
 def read_stacked_arrays(study: StudyReader, split: Split) -> dict[str, Any]:

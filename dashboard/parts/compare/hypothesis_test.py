@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
 from dashboard.names import short
 from dashboard.parts.charts.interval_bars import Bar, intervals
@@ -20,6 +18,7 @@ from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, heading, table
 from dashboard.parts.text.changed_texts import changed_texts, text_options
 from dashboard.read.comparisons import hypotheses
+from dashboard.read.picture_urls import data_uri
 from dashboard.read.upload_trials import texture
 from dashboard.server.uploaded_files import content_of
 from engine.applications.modeldiff.changed_examples import are_texts, offered, title_of
@@ -194,19 +193,11 @@ def strip(
     for row, one, other in zip(rows, before, after, strict=True):
         label = escape(short(table_["label"].iloc[row]))
         items.append(
-            f'<figure><img src="{picture(one)}" alt="{label}, original">'
-            f'<img src="{picture(other)}" alt="{label}, transformed">'
+            f'<figure><img src="{data_uri(one)}" alt="{label}, original">'
+            f'<img src="{data_uri(other)}" alt="{label}, transformed">'
             f"<figcaption>{label}</figcaption></figure>"
         )
     return f'<div class="dl-strip">{"".join(items)}</div>'
-
-
-def picture(pixels: np.ndarray) -> str:
-    """A picture `[channels, height, width]` uint8 as a data URI."""
-    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(shown)).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _latest(study: StudyReader, comparison: str) -> Job | None:

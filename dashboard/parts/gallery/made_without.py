@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import numpy as np
 import streamlit as st
-from PIL import Image
 
 from dashboard.parts.gallery.gallery import thumbnail_side
 from dashboard.parts.layout.blocks import aside
+from dashboard.read.picture_urls import data_uri
 from engine.applications.verification import Verification
 from engine.applications.verification.made import read_made
 from engine.store.quantities import CHANGE, DISTANCE
@@ -42,7 +39,7 @@ def made_without(study: StudyReader, one: Verification) -> None:
         seed = int(found.seeds[place])
         pair = (found.with_all[MODEL, place], found.without[MODEL, place])
         shown = "".join(
-            f'<img src="{_address(pixels)}" alt="Seed {seed}, {words}" style="width:{side}px">'
+            f'<img src="{data_uri(pixels)}" alt="Seed {seed}, {words}" style="width:{side}px">'
             for pixels, words in zip(pair, ("with all data", "without them"), strict=True)
         )
         about = [f"<b>{DISTANCE.text(change[place])}</b> seed {seed}"]
@@ -61,10 +58,3 @@ def _rows_of_first(study: StudyReader) -> dict[int, int]:
     first = ((table["origin"] == "made") & (table["checkpoint"] == MODEL)).to_numpy()
     rows = np.flatnonzero(first)
     return {int(seed): int(row) for seed, row in zip(table["seed"].iloc[rows], rows, strict=True)}
-
-
-def _address(pixels: np.ndarray) -> str:
-    """A picture `[channels, height, width]` within the page."""
-    file = io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

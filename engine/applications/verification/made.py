@@ -8,11 +8,9 @@ import numpy as np
 
 from engine import store
 from engine.applications.verification.record import Verification
-from engine.build.retraining import NOTHING, model_file
+from engine.build.retraining import MADE, NOTHING, model_file
 from engine.study.reader import StudyReader
 from engine.study.trajectories import read_making
-
-MADE = "made"
 
 
 @dataclass(frozen=True)
