@@ -110,12 +110,14 @@ class Retrieval:
     examples.
 
     Attributes:
-        fits: (mean of the checkpoints' records of one example, the part that is looked for) → how
-            well the part of each of the first test examples fits, `[candidates]`. The example has
-            the part of the first of them meanwhile.
+        unlike: (arrays of an example with the part of another one meanwhile) → the same arrays,
+            of which nothing tells that a test example is like it.
+        fits: (mean of the checkpoints' records of that example, the part that is looked for) → how
+            well the part of each of the first test examples fits, `[candidates]`.
         outputs: The part that is looked for → name of the output that tells why it is found.
     """
 
+    unlike: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
     fits: Callable[[Mapping[str, np.ndarray], View], np.ndarray]
     outputs: Mapping[View, str]
 

@@ -4,8 +4,9 @@ A pair is a picture and its caption. Of a model's embeddings, of length 1, the s
 picture and a caption is the cosine; the softmax of scaled similarities says which caption belongs
 to a picture, and which picture to a caption.
 
-Two pictures may have the same caption, and two captions the same picture. Neither is a wrong answer
-for the other, so it never counts as a negative: `picture_key` and `caption_key` tell them.
+Two pictures may have the same caption, and two captions the same picture. Neither pair is a wrong
+answer for the other in either direction, so it never counts as a negative: `picture_key` and
+`caption_key` tell them.
 
 Outputs compare a pair with *negatives*, pairs drawn once for each model uniformly from the training
 pairs. Their embeddings are constants of the output: its gradient runs through the pair itself.
@@ -64,15 +65,20 @@ def loss(model: torch.nn.Module, batch: Batch, label_smoothing: float) -> torch.
     found = pairs(model, batch)
     logits = found.scale * (found.pictures @ found.captions.T)
     answers = torch.arange(len(logits), device=logits.device)
+    same = _same(batch, {key: batch[own] for key, own in _OWN_KEY.items()}).fill_diagonal_(False)
     total = torch.zeros((), device=logits.device, dtype=logits.dtype)
-    for scaled, key in ((logits, CAPTION_KEY), (logits.T, PICTURE_KEY)):
+    for scaled in (logits, logits.T):
         if WEIGHTS in batch:
             scaled = scaled + _as_often(batch[WEIGHTS].to(logits))
-        own = batch[_OWN_KEY[key]]
-        same = (own[:, None] == own).fill_diagonal_(False)
         masked = scaled.masked_fill(same, -torch.inf)
         total = total + functional.cross_entropy(masked, answers, reduction="none")
     return total / 2
+
+
+def _same(batch: Batch, keys: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Which of other pairs have the picture or the caption of a pair, bool `[batch, others]`."""
+    same = [batch[own][:, None] == keys[key] for key, own in _OWN_KEY.items()]
+    return torch.stack(same).any(0)
 
 
 def _as_often(weights: torch.Tensor) -> torch.Tensor:
@@ -101,20 +107,20 @@ def alignment(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def _picture_side(found: Pairs, batch: Batch) -> torch.Tensor:
-    return _log_odds(found, found.pictures, batch["context_captions"], batch, CAPTION_KEY)
+    return _log_odds(found, found.pictures, batch["context_captions"], batch)
 
 
 def _caption_side(found: Pairs, batch: Batch) -> torch.Tensor:
-    return _log_odds(found, found.captions, batch["context_pictures"], batch, PICTURE_KEY)
+    return _log_odds(found, found.captions, batch["context_pictures"], batch)
 
 
 def _log_odds(
-    found: Pairs, side: torch.Tensor, others: torch.Tensor, batch: Batch, key: str
+    found: Pairs, side: torch.Tensor, others: torch.Tensor, batch: Batch
 ) -> torch.Tensor:
     """−log Σ exp(s (⟨x, other⟩ − ⟨x, own⟩)) over the negatives that are not the same."""
     own = (found.pictures * found.captions).sum(-1, keepdim=True)
     behind = found.scale * (side @ others.to(side).T - own)
-    same = batch[_OWN_KEY[key]][:, None] == batch[f"{CONTEXT}{key}"]
+    same = _same(batch, {key: batch[f"{CONTEXT}{key}"] for key in _KEYS})
     return -behind.masked_fill(same, -torch.inf).logsumexp(-1)
 
 
@@ -227,34 +233,40 @@ def record(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     """What is kept of each pair.
 
     `retrieval` `[batch, 2, 1 + gallery]`: cosines of the picture with its own caption, then with
-    the captions of the gallery; the same for the caption and the pictures. The pair's own caption
-    or picture in the gallery is `ABSENT` there, because it comes first.
+    the captions of the gallery; the same for the caption and the pictures. Pairs of the gallery
+    with the same picture or caption are `ABSENT` there: the own one comes first, and the others are
+    right, too.
     `embeddings` `[batch, 2 d]`: of the picture, then of the caption. The inner product of two is
     the mean of their pictures' and their captions' cosines.
     """
     found = pairs(model, batch)
     own = (found.pictures * found.captions).sum(-1, keepdim=True)
+    same = _same(batch, {key: batch[f"{CONTEXT}gallery_{key}"] for key in _KEYS})
     sides = []
-    for side, others, key in (
-        (found.pictures, "captions", CAPTION_KEY),
-        (found.captions, "pictures", PICTURE_KEY),
-    ):
+    for side, others in ((found.pictures, "captions"), (found.captions, "pictures")):
         similar = side @ batch[f"{CONTEXT}gallery_{others}"].to(side).T
-        same = batch[_OWN_KEY[key]][:, None] == batch[f"{CONTEXT}gallery_{key}"]
         sides.append(torch.cat([own, similar.masked_fill(same, ABSENT)], 1))
     both = torch.cat([found.pictures, found.captions], 1) / 2**0.5
     return {RETRIEVAL.record: torch.stack(sides, 1), "embeddings": both}
 
 
+_UNLIKE = -1
+"""A key that no picture and no caption has."""
+
+
+def unlike(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Pairs that share nothing with the gallery: all of it is there to be retrieved."""
+    return {**arrays, **{key: np.full_like(arrays[key], _UNLIKE) for key in _KEYS}}
+
+
 def fits(records: Mapping[str, np.ndarray], part: View) -> np.ndarray:
     """Cosines `[gallery]` of a picture with the captions of the gallery (`part`: `text`), or of a
-    caption with the pictures (`picture`), from the record of one pair."""
-    own, *others = np.asarray(records[RETRIEVAL.record], np.float64)[0, int(part == "picture")]
-    found: np.ndarray = np.where(np.equal(others, ABSENT), own, others)
-    return found
+    caption with the pictures (`picture`), from the record of one pair that is `unlike`."""
+    found: np.ndarray = records[RETRIEVAL.record][0, int(part == "picture"), 1:]
+    return found.astype(np.float64)
 
 
-RETRIEVED = Retrieval(fits, {"text": PICTURE_SIDE.name, "picture": CAPTION_SIDE.name})
+RETRIEVED = Retrieval(unlike, fits, {"text": PICTURE_SIDE.name, "picture": CAPTION_SIDE.name})
 """A picture finds a caption among the test pairs, and a caption a picture."""
 
 

@@ -29,7 +29,7 @@ from engine.tasks import (
 )
 from engine.tasks.contrastive import CAPTION_KEY, PICTURE_KEY
 from engine.tasks.image_classification import OUTSIDE
-from engine.tasks.pair_options import Options
+from engine.tasks.pair_options import ALIKE, Options
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,6 +108,7 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
         "caption": column,
         "negatives": options.negatives,
         "gallery": options.gallery,
+        "alike": ALIKE,
         ANSWER: PAIRS,
         "inputs": {
             "pixel_values": {

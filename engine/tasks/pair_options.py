@@ -19,6 +19,9 @@ from engine.store.spec import AlgorithmSpec
 from engine.tasks import text_options
 from engine.tasks.text_options import Choice
 
+ALIKE = "picture or caption"
+"""What two pairs must share so that neither is a wrong answer for the other: in the loss, outputs and
+retrieval. A part of the encoding, because models depend on it."""
 Side = Annotated[int, Field(ge=1, le=4096)]
 Statistic = float | list[float] | Literal["auto"]
 
@@ -86,7 +89,7 @@ def outside(
     known: Mapping[str, Any] | None,
 ) -> list[str]:
     """What the encoding depends on beside the keys of `[task]`: see `text_options.outside`."""
-    found = text_options.outside(keys, algorithms, study, known)
+    found = [ALIKE, *text_options.outside(keys, algorithms, study, known)]
     try:
         given = _expected(algorithms, study)
     except SpecError:

@@ -37,7 +37,8 @@ def complete(loaded: Loaded, example: Example, by: int | None) -> tuple[Arrays, 
         whole = {name: np.array(array[row : row + 1]) for name, array in tests.items()}
         return {**whole, **example.arrays}
 
-    fits = retrieval.fits(mean_record(loaded.evaluate(with_part_of(0))), example.missing)
+    asked = retrieval.unlike(with_part_of(0))
+    fits = retrieval.fits(mean_record(loaded.evaluate(asked)), example.missing)
     best = np.argsort(-fits, kind="stable")[:FOUND]
     chosen = int(best[0]) if by is None else by
     if not 0 <= chosen < len(fits):
