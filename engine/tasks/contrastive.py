@@ -114,9 +114,7 @@ def _caption_side(found: Pairs, batch: Batch) -> torch.Tensor:
     return _log_odds(found, found.captions, batch["context_pictures"], batch)
 
 
-def _log_odds(
-    found: Pairs, side: torch.Tensor, others: torch.Tensor, batch: Batch
-) -> torch.Tensor:
+def _log_odds(found: Pairs, side: torch.Tensor, others: torch.Tensor, batch: Batch) -> torch.Tensor:
     """−log Σ exp(s (⟨x, other⟩ − ⟨x, own⟩)) over the negatives that are not the same."""
     own = (found.pictures * found.captions).sum(-1, keepdim=True)
     behind = found.scale * (side @ others.to(side).T - own)

@@ -45,7 +45,7 @@ ENCODING: dict[str, Any] = {
 
 
 def arrays(seed: int = 0, n: int = N) -> dict[str, np.ndarray]:
-    """Encoded pairs; the second has the caption of the first, the fourth the picture of the third."""
+    """Encoded pairs; 0 and 1 have the same caption, 2 and 3 the same picture."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(3, LONGEST + 1, n).astype(np.int32)
     ids = generator.integers(3, TOKENS, (n, LONGEST)).astype(np.int32)
