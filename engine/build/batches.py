@@ -12,6 +12,7 @@ from engine.attribution.trak.solver import Solver
 from engine.build.tasks import task_of
 from engine.store import layout
 from engine.study.examples import read_stacked_arrays
+from engine.study.left_out import left_out
 from engine.study.reader import StudyReader
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def stored_out_to_loss(study: StudyReader, algorithm: str, checkpoint: int) -> n
 def mean_out_to_loss(
     study: StudyReader, algorithm: str, checkpoints: int, solver: Solver
 ) -> np.ndarray:
-    """Mean of Q over the first checkpoints, tempered: the factor of the scores, `[n_train]`."""
+    """Mean of Q over the first checkpoints, tempered: the factor of the scores, `[n_train]`. It is
+    0 for examples that the algorithm is not trained on."""
     import torch
 
     from engine.attribution.trak.linear_system import temper
@@ -63,4 +65,5 @@ def mean_out_to_loss(
         )
         mean += outputs["out_to_loss"] / np.float32(checkpoints)
     tempered: np.ndarray = temper(torch.from_numpy(mean), solver).numpy()
+    tempered[left_out(study, algorithm)] = 0
     return tempered

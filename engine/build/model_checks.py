@@ -17,6 +17,7 @@ from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
 from engine.study.capabilities import require
+from engine.study.left_out import left_out
 from engine.study.models import checkpoint_seed, is_transformer, only_file, user_file
 from engine.study.reader import StudyReader
 
@@ -27,7 +28,8 @@ def check_models(run: Run) -> None:
     """Check the model of each algorithm that has checkpoints to make, and report what it found.
 
     Raises:
-        SpecError: A model cannot be trained or attributed; the message begins with the algorithm.
+        SpecError: A model cannot be trained or attributed, or `without` does not fit the data; the
+            message begins with the algorithm.
         CheckpointError: The user's weights do not fit, or as in `check_model`.
         MissingCapability: The run bank would keep class logits, and there are no classes.
     """
@@ -35,6 +37,7 @@ def check_models(run: Run) -> None:
     if bank.masks and bank.logits:
         require(run.study, "classes", "A run bank of class logits (logits = true)")
     for algorithm in run.study.spec.algorithms:
+        left_out(run.study, algorithm)  # its errors, before anything is trained
         if _is_made(run.study, algorithm):
             continue
         try:

@@ -23,6 +23,7 @@ from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, MissingCapability, SpecError, UploadError
 from engine.study.examples import read_stacked_arrays
+from engine.study.left_out import trained_on
 from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
 from engine.study.names import resolve_algorithm, resolve_rows
@@ -241,6 +242,7 @@ def replay_model(job: Job) -> None:
         spec,
         seed,
         job.device,
+        trained_on(study, job.algorithm),
     )
     at_once, left = _shares(training, len(job.queries), job.memory_mib * 2**20)
     with training.running():

@@ -40,6 +40,7 @@ from engine.store.errors import DataloupeError, SpecError, UploadError
 from engine.store.text import counted
 from engine.study.examples import read_stacked_arrays
 from engine.study.groups import emptied_groups
+from engine.study.left_out import trained_on
 from engine.study.lock import locked
 from engine.study.models import checkpoint_seed
 from engine.study.names import resolve_training_rows
@@ -375,9 +376,8 @@ def model_without(
 
     spec, number = study.spec.algorithms[algorithm], checkpoint_seed(study, seed)
     task, encoding = task_of(study), study.dataset.encoding
-    kept = np.setdiff1d(np.arange(study.dataset.n_train), removed)
     model = initial_model(study, spec, number)
-    arrays, subset = read_stacked_arrays(study, "train"), kept if removed else None
+    arrays, subset = read_stacked_arrays(study, "train"), trained_on(study, algorithm, removed)
     try:
         return train(task, model, arrays, encoding, spec, number, device, subset)
     except DataloupeError as error:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from engine.store.errors import SpecError
+from engine.store.spec_names import Name
 
 Part = Literal["fit", "validation", "test"]
 PARTS: tuple[Part, ...] = ("fit", "fit", "fit", "validation", "test")
@@ -34,31 +35,6 @@ ImportedOutput = Literal["margin", "max-margin"]
 as in the datamodels paper."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def checked_name(name: str) -> str:
-    """The name, if a folder can be called so; raises ValueError, with what is allowed, if not."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        raise ValueError(
-            "names have up to 64 letters, digits, - and _, and begin with a letter or digit"
-        )
-    return name
-
-
-def is_upload_id(name: str) -> bool:
-    """Whether a name is like one that an upload gets, on any file system."""
-    return name.casefold().startswith("upload-")
-
-
-def checked_algorithm_name(name: str) -> str:
-    """The name of a learning algorithm, which no upload can get; raises ValueError if not."""
-    if is_upload_id(checked_name(name)):
-        raise ValueError("names that begin with upload- are those of uploaded models")
-    return name
-
-
-Name = Annotated[str, AfterValidator(checked_algorithm_name)]
-"""Names become folder names, so they contain no path separators."""
 
 
 class _Strict(BaseModel):
@@ -123,6 +99,11 @@ class TaskSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _listed(value: Any) -> Any:
+    """One text as a list of it."""
+    return [value] if isinstance(value, str) else value
+
+
 class AlgorithmSpec(_Strict):
     """`[algorithms.NAME]`: a learning algorithm: architecture + initial weights + recipe."""
 
@@ -165,6 +146,9 @@ class AlgorithmSpec(_Strict):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentations: list[str] = []
     """Names that the task knows, such as `flip`, `crop`, `cutout`."""
+    without: dict[str, Annotated[list[str], Field(min_length=1), BeforeValidator(_listed)]] = {}
+    """Column → values: training examples that hold one of them in every such column are not
+    trained on, such as `{ kind = "false statement" }`."""
 
 
 class TrakSpec(_Strict):

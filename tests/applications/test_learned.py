@@ -48,3 +48,23 @@ def test_single_checkpoints_tell_nothing() -> None:
     found = compare_outputs(np.array([[9.0, 0.0]]), np.array([[0.0, 0.0], [1.0, 0.0]]))
     assert not len(found.by("a"))
     assert found.p.tolist() == [1, 1]
+
+
+def test_ties_up_to_rounding_are_no_difference() -> None:
+    """Checkpoints that agree to the last digits, such as saturated ones, shifted by rounding."""
+    generator = np.random.default_rng(1)
+    saturated = np.full((10, 50), 16.0) + generator.normal(size=(10, 50)) * 1e-6
+    saturated[:5] += 2e-5
+    usual = generator.normal(size=100) + generator.normal(size=(10, 100)) * 0.3
+    for outputs in (saturated, np.concatenate([saturated, usual], axis=1)):
+        found = compare_outputs(outputs[:5], outputs[5:])
+        assert not len(found.by("a")) + len(found.by("b"))
+    equal = np.full((10, 50), np.float32(2.5))
+    assert compare_outputs(equal[:5], equal[5:]).p.tolist() == [1] * 50
+
+
+def test_what_agrees_exactly_on_each_side_differs_beyond_the_floor() -> None:
+    outputs = np.tile(np.linspace(-1, 1, 21), (6, 1))
+    outputs[:3, 4] += 1
+    outputs[:3, 9] += 0.01
+    assert compare_outputs(outputs[:3], outputs[3:]).by("a").tolist() == [4]

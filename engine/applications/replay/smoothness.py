@@ -23,6 +23,7 @@ from engine.store import layout
 from engine.store.quantities import SMOOTHNESS
 from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
+from engine.study.left_out import trained_on
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 
@@ -117,11 +118,12 @@ def measure(job: Measure) -> None:
     encoding, training = study.dataset.encoding, read_stacked_arrays(study, "train")
     rows = np.random.default_rng(0).permutation(study.dataset.n_test)[:_TESTS]
     some = {name: array[rows] for name, array in read_stacked_arrays(study, "test").items()}
+    subset = trained_on(study, job.algorithm)
 
     def outputs(weights: np.ndarray) -> np.ndarray:
         model = initial_model(study, spec, seed)
         model = train(
-            task_of(study), model, training, encoding, spec, seed, job.device, weights=weights
+            task_of(study), model, training, encoding, spec, seed, job.device, subset, None, weights
         )
         task = task_for(study, model, seed)
         found: np.ndarray = evaluate(task, model, some, encoding, spec.batch_size, job.device)[

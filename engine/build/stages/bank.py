@@ -24,6 +24,7 @@ from engine.store.errors import DataloupeError, SpecError, StaleError, StoreErro
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
 from engine.study.examples import read_stacked_arrays
+from engine.study.left_out import trained_on
 from engine.study.reader import StudyReader
 from engine.study.run_banks import finished_runs, read_bank_import, run_seed, wanted_runs
 
@@ -138,7 +139,8 @@ def train_run(job: Job) -> None:
     arrays = {split: read_stacked_arrays(study, split) for split in SPLITS}
     name = f"Subset run {job.mask:05d}-{job.seed} of {job.algorithm}"
     mask = draw_mask(study.spec.seed, job.mask, study.dataset.n_train, runs.alpha)
-    seed, subset = run_seed(study, job.mask, job.seed), np.flatnonzero(mask)
+    seed = run_seed(study, job.mask, job.seed)
+    subset = trained_on(study, job.algorithm, np.flatnonzero(~mask))
     model = initial_model(study, spec, seed)
     try:
         model = train(task, model, arrays["train"], encoding, spec, seed, job.device, subset)

@@ -37,6 +37,7 @@ from engine.store.errors import CheckpointError, SpecError
 from engine.store.layout import SPLITS, Split
 from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
+from engine.study.left_out import left_out, trained_on
 from engine.study.models import checkpoint_seed, start_of, user_file
 from engine.study.reader import StudyReader
 from engine.tasks import computed
@@ -90,6 +91,7 @@ def recipe_fingerprint(study: StudyReader, algorithm: str) -> str:
         _recipe(spec),
         start_digest(study, algorithm),
         *_architecture(study, algorithm),
+        *_left_out(study, algorithm),
     )
 
 
@@ -109,10 +111,11 @@ def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) 
         if spec.weights
         else start_digest(study, algorithm),
         *_architecture(study, algorithm),
+        *_left_out(study, algorithm),
     )
 
 
-_NEW_KEYS = ("reset", "decay", "gradient_clipping", "averaging", "train")
+_NEW_KEYS = ("reset", "decay", "gradient_clipping", "averaging", "train", "without")
 """Keys that are younger than the studies of some people: they count only if they are set."""
 
 
@@ -121,6 +124,12 @@ def _recipe(spec: AlgorithmSpec) -> dict[str, Any]:
     default = AlgorithmSpec()
     unset = {key for key in _NEW_KEYS if getattr(spec, key) == getattr(default, key)}
     return spec.model_dump(exclude={"checkpoints", "weights", "initial_weights"} | unset)
+
+
+def _left_out(study: StudyReader, algorithm: str) -> list[list[int]]:
+    """The rows that are not trained on, which depend on columns of the data."""
+    rows = left_out(study, algorithm)
+    return [rows.tolist()] if len(rows) else []
 
 
 def _architecture(study: StudyReader, algorithm: str) -> list[str]:
@@ -266,7 +275,8 @@ def make_checkpoint(job: Job) -> None:
         save_weights(path, model, fingerprint, {**metadata, "source": source.name})
     else:
         model = initial_model(study, spec, seed)
-        model = train(task, model, arrays["train"], encoding, spec, seed, job.device)
+        some = trained_on(study, job.algorithm)
+        model = train(task, model, arrays["train"], encoding, spec, seed, job.device, some)
         save_weights(path, model, fingerprint, metadata)
     model = model.to(job.device).eval()
     if context := new_context(study, task, model, seed):
@@ -276,6 +286,8 @@ def make_checkpoint(job: Job) -> None:
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
         _check_finite(study, job, split, outputs)
+        if split == "train":
+            outputs["out_to_loss"][left_out(study, job.algorithm)] = 0
         store.write_tensors(
             layout.outputs_file(study.root, job.algorithm, job.checkpoint, split),
             outputs,

@@ -26,7 +26,7 @@ from engine.store.cache import list_names
 from engine.store.errors import ImportingError
 from engine.store.layout import OWN_METHODS, SPLITS
 from engine.store.records import Import, Progress
-from engine.store.spec import checked_name
+from engine.store.spec_names import checked_name
 from engine.study.capabilities import has
 from engine.study.methods import has_scores, imported_methods
 from engine.study.names import resolve_algorithm

@@ -24,7 +24,7 @@ from engine.exchange.uploads.trial import Trial, Tried, try_out
 from engine.running.kept_worker import KeptWorker
 from engine.store import layout
 from engine.store.errors import MissingFile, StoreError, UploadError
-from engine.store.spec import is_upload_id
+from engine.store.spec_names import is_upload_id
 from engine.study.names import resolve_upload
 from engine.study.reader import StudyReader
 from engine.study.uploads import Upload, UploadedFile, preprocessing_of, upload_id, write_upload
