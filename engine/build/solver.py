@@ -11,7 +11,7 @@ from engine.attribution.trak.solver import Solver
 from engine.build.batches import batches_of
 from engine.build.models import load_checkpoint
 from engine.build.run import Run
-from engine.build.tasks import task_at
+from engine.build.tasks import attributed_task
 from engine.store import layout
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
@@ -46,7 +46,7 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
     model = load_checkpoint(study, algorithm, 0, "cpu")
     batch = next(batches_of(study, "train", "cpu", 8)())
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
-    task, spec = task_at(study, algorithm, 0), study.spec.trak
+    task, spec = attributed_task(study, algorithm, 0), study.spec.trak
     solver = choose_solver(model, task.trained_output, batch, n_train, n_test, spec, memory_bytes)
     if task.outputs[0].curvature != "constant":
         return solver

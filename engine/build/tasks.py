@@ -48,6 +48,13 @@ def task_at(study: StudyReader, algorithm: str, checkpoint: int) -> Task:
     return bind(task, store.read_tensors(path))
 
 
+def attributed_task(study: StudyReader, algorithm: str, checkpoint: int) -> Task:
+    """`task_at`, with the outputs in the precision in which their gradients are taken."""
+    from engine.tasks.precision import in_precision
+
+    return in_precision(task_at(study, algorithm, checkpoint), study.spec.trak.precision)
+
+
 def task_for(study: StudyReader, model: torch.nn.Module, seed: int) -> Task:
     """The task whose outputs use a new context for a model that is not a checkpoint.
 

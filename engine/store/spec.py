@@ -164,6 +164,8 @@ class TrakSpec(_Strict):
     """Features per checkpoint in the primal."""
     storage: Literal["auto", "float32", "float16", "int8", "int4"] = "auto"
     """How the primal stores each of them."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What a model's layers compute in where gradients are taken. Solves are in float32."""
     width: Annotated[int, Field(ge=64, le=1_048_576)] = 32_768
     """Features per checkpoint in `dual-wide`, and before sketching in the primal."""
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"

@@ -79,6 +79,7 @@ def choose_solver(
             spec.curvature,
             0.0 if spec.soft_threshold == "auto" else spec.soft_threshold,
             storage,
+            spec.precision,
         )
 
     n = f"{n_train:,} training examples"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from engine.attribution.scores.packed_rows import Storage
 
 Kind = Literal["dual-exact", "dual-wide", "primal"]
+Precision = Literal["float32", "bfloat16"]
+ROUNDING: Mapping[Precision, float] = {"float32": 0.0, "bfloat16": 2.0**-6}
+"""By how much features of the same example can differ between batches, relative to the largest,
+beyond the rounding of float32."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Solver:
         soft_threshold: How far scores are shrunk toward 0, in standard deviations of each test
             example's scores.
         storage: In how many bits features are stored (primal).
+        precision: What the layers of a model compute in where gradients are taken.
     """
 
     kind: Kind
@@ -38,3 +44,4 @@ class Solver:
     curvature: Literal["gauss-newton", "plain"]
     soft_threshold: float = 0.0
     storage: Storage = "float32"
+    precision: Precision = "float32"

@@ -15,13 +15,14 @@ import numpy as np
 
 from engine import store
 from engine.attribution.scores.packed_rows import bytes_per_row, largest_error
+from engine.attribution.trak.solver import ROUNDING
 from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
 from engine.build.solver import limit_workers, memory_per_worker
 from engine.build.stages.checkpoints import outputs_fingerprint
 from engine.build.stages.trak import attribution_fingerprint
-from engine.build.tasks import task_at
+from engine.build.tasks import attributed_task
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import ROWS_PER_SHARD
@@ -101,7 +102,7 @@ def choose(study: StudyReader, algorithm: str) -> Live:
     else:
         model = load_checkpoint(study, algorithm, 0, "cpu")
         few = first_examples(batches_of(study, "train", "cpu", 16))
-        plan = plan_gradients(model, task_at(study, algorithm, 0).trained_output, few)
+        plan = plan_gradients(model, attributed_task(study, algorithm, 0).trained_output, few)
         outer = [plan.layers[path].weight for path in outer_layers(plan, model)]
         sides = sum(sum(plan.shapes[weight]) for weight in outer if weight is not None)
         kept = read = 4 * n * (n + solver.width + sides)
@@ -159,7 +160,7 @@ def keep_checkpoint(job: Job) -> None:
     model = load_checkpoint(study, job.algorithm, job.checkpoint, job.device)
     fingerprint = live_checkpoint_fingerprint(study, job.algorithm, job.checkpoint)
     train = batches_of(study, "train", job.device, study.spec.trak.batch_size)
-    output = task_at(study, job.algorithm, job.checkpoint).trained_output
+    output = attributed_task(study, job.algorithm, job.checkpoint).trained_output
     plan = plan_gradients(model, output, first_examples(train))
     compute = _primal_inverse if solver.kind == "primal" else _dual_inverse
     inverse = compute(study, job, model, plan, solver, fingerprint)
@@ -175,7 +176,7 @@ def _dual_inverse(
 
     from engine.attribution.trak.new_examples import dual_inverse, make_feature_extractor
 
-    output = task_at(study, job.algorithm, job.checkpoint).trained_output
+    output = attributed_task(study, job.algorithm, job.checkpoint).trained_output
     size = study.spec.trak.batch_size
     seed = checkpoint_seed(study, job.checkpoint)
     extractor = make_feature_extractor(model, output, plan, solver, seed)
@@ -200,7 +201,7 @@ def _primal_inverse(
     from engine.attribution.trak.primal import gram
 
     shards = read_features(study, job.algorithm, job.checkpoint)
-    output = task_at(study, job.algorithm, job.checkpoint).trained_output
+    output = attributed_task(study, job.algorithm, job.checkpoint).trained_output
     extractor = make_feature_extractor(
         model, output, plan, solver, checkpoint_seed(study, job.checkpoint)
     )
@@ -208,7 +209,8 @@ def _primal_inverse(
     computed = extractor.extract(first)["features"]
     rows = rows_of(first, 0)
     stored = np.asarray(shards[0][rows if isinstance(rows, slice) else rows.numpy()])
-    tolerance = (1e-3 + largest_error(solver.storage)) * np.abs(stored).max()
+    off = 1e-3 + largest_error(solver.storage) + ROUNDING[solver.precision]
+    tolerance = off * np.abs(stored).max()
     if not np.allclose(computed, stored, rtol=1e-2, atol=tolerance):
         raise StoreError(
             f"Checkpoint {job.checkpoint} of {job.algorithm} gives different features than those "

@@ -23,7 +23,7 @@ from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
 from engine.build.solver import limit_workers, memory_per_worker, plan_solver, tuned_settings
 from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
-from engine.build.tasks import task_at
+from engine.build.tasks import attributed_task
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
@@ -96,6 +96,8 @@ def solver_fingerprint(study: StudyReader, algorithm: str) -> str:
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
     if spec["storage"] == "auto":
         del spec["storage"]  # solvers of before there was a choice keep their fingerprints
+    if spec["precision"] == "float32":
+        del spec["precision"]  # the same
     first = checkpoint_fingerprint(study, algorithm, 0)
     return store.fingerprint_of("solver", CODE, spec, first, tuned_settings(study, algorithm))
 
@@ -108,6 +110,8 @@ def attribution_fingerprint(
     settings = {**asdict(solver), "reason": "", "soft_threshold": 0.0}
     if solver.storage == "float32":
         del settings["storage"]  # results of before there was a choice keep their fingerprints
+    if solver.precision == "float32":
+        del settings["precision"]  # the same
     code = PRIMAL_CODE if solver.kind == "primal" else CODE
     return store.fingerprint_of("trak", code, outputs, settings, checkpoint_seed(study, checkpoint))
 
@@ -167,7 +171,7 @@ def _attribute_dual(
 
     from engine.attribution.trak.dual import attribute_dual
 
-    task, size = task_at(study, job.algorithm, job.checkpoint), study.spec.trak.batch_size
+    task, size = attributed_task(study, job.algorithm, job.checkpoint), study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
     seed = checkpoint_seed(study, job.checkpoint)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
@@ -198,7 +202,7 @@ def _attribute_primal(
     from engine.attribution.trak.primal import gram, primal_projection, test_factors
     from engine.attribution.trak.projection import features
 
-    task = task_at(study, job.algorithm, job.checkpoint)
+    task = attributed_task(study, job.algorithm, job.checkpoint)
     output, of_test = task.trained_output, task.model_output
     size = study.spec.trak.batch_size
     first = first_examples(batches_of(study, "train", job.device, size))

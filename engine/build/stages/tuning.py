@@ -18,7 +18,7 @@ from engine.build.run import Run
 from engine.build.solver import memory_per_worker, plan_solver
 from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.checkpoints import outputs_fingerprint
-from engine.build.tasks import task_at
+from engine.build.tasks import attributed_task
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.models import checkpoint_seed
@@ -62,6 +62,8 @@ def run(run: Run, algorithm: str) -> None:
 def tuning_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the chosen settings: first checkpoint, spec and bank."""
     spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size", "storage"})
+    if spec["precision"] == "float32":
+        del spec["precision"]  # tunings of before there was a choice keep their fingerprints
     first = outputs_fingerprint(study, algorithm, 0)
     return store.fingerprint_of("tuning", CODE, spec, first, bank_fingerprint(study, algorithm))
 
@@ -119,7 +121,7 @@ def _by_kernel(
     from engine.attribution.trak.make_plan import plan_gradients
     from engine.attribution.trak.tuning import attribute_by_kernel
 
-    task = task_at(study, job.algorithm, 0)
+    task = attributed_task(study, job.algorithm, 0)
     output = task.trained_output
     size = study.spec.trak.batch_size
     train, test = (batches_of(study, split, job.device, size) for split in ("train", "test"))
@@ -140,7 +142,7 @@ def _by_features(
     from engine.attribution.trak.projection import features
     from engine.attribution.trak.tuning import attribute_by_features
 
-    task = task_at(study, job.algorithm, 0)
+    task = attributed_task(study, job.algorithm, 0)
     outputs = task.trained_output, task.model_output
     size = study.spec.trak.batch_size
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
