@@ -34,6 +34,7 @@ from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import PARTS, Audit
 from engine.applications.unlearning.klom import Klom
 from engine.applications.unlearning.settings import BUDGET, GRIDS, Hyper
+from engine.applications.unlearning.sources import Source
 from engine.store.layout import TRAK
 from engine.study.score_matrices import read_score_matrix
 
@@ -42,6 +43,8 @@ MODELS = 50
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """Budgets, as shares of a retraining."""
 CURVE_SETS = ("random 250", "direction 250")
+SOURCE: Source = "combined"
+"""What the changes that matching learns are predicted by."""
 SPEC = f"""\
 name = "Unlearning"
 [data]
@@ -89,6 +92,7 @@ def measured(
             rows.tolist(),
             methods=list(GRIDS),
             models=models,
+            source=SOURCE,
             workers=workers,
             report=log_progress,
         )
@@ -102,6 +106,7 @@ def measured(
                     methods=["matching"],
                     models=models,
                     budget=budget,
+                    source=SOURCE,
                     hyper={"matching": Hyper.from_dict(matching[name].hyper)},
                     workers=workers,
                     report=log_progress,
@@ -123,6 +128,7 @@ def measured(
         "matching_once_share": round(max(one.once_share for one in matching.values()), 4),
         "models": models,
         "budget": BUDGET,
+        "source": SOURCE,
         "direction": next(iter(audits.values())).direction,
         "ceiling": round(next(iter(audits.values())).ceiling, 2),
         "table": {name: rows_of_table(found) for name, found in audits.items()},
