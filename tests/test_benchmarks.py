@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gpu as gpu_benchmark
 from benchmarks import lds as lds_benchmark
 from benchmarks import (
     low_rank,
@@ -19,9 +20,11 @@ from benchmarks import (
     robustness_kills,
     workload,
 )
+from engine.api import Study
 from engine.attribution.trak import primal
 from engine.attribution.trak.projection import features
 from engine.models import build_model
+from engine.store.errors import SpecError
 from engine.store.spec import AlgorithmSpec
 from tests.builders.exact_gradients import dense_gradients
 
@@ -307,3 +310,35 @@ def test_wide_scores_are_those_of_the_primal(tiny):
     wanted = primal.test_factors(primal.gram([train], solver, q), test, solver.damping) @ train.T
     found = low_rank.wide_scores(train, test, solver, q)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+def test_what_needs_a_gpu_runs_without_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("DATALOUPE_DEVICE", "cpu")
+    monkeypatch.setenv("DATALOUPE_GPU_SIZE", "tiny")
+    monkeypatch.setattr(gpu_benchmark, "built", partial(_built_in, tmp_path))
+    found = gpu_benchmark.measure()
+    assert found["on"] == "cpu"
+    assert found["agreement"] == {"resnet9": 0.0, "resnet-small": 0.0}
+    for rates in found["featurise_vs_bound"].values():
+        assert set(rates) == {"float32", "bfloat16"}
+        assert min(rates.values()) > 0
+    assert found["solved"] == 200
+    assert list(found["attribution_seconds"]) == ["1"]
+    assert found["in_flight_speedup"] == 1
+
+
+def test_a_benchmark_of_a_gpu_says_that_there_is_none(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.delenv("DATALOUPE_DEVICE", raising=False)
+    with pytest.raises(SpecError, match="cuda"):
+        gpu_benchmark.measure()
+
+
+def _built_in(folder: Path, name: str, spec: str) -> Study:
+    study = Study.create(folder / name, spec)
+    study.build(workers=0)
+    return study
