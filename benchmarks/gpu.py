@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ def features_of(name: str, size: Size, device: str) -> dict[str, Any]:
     turns: dict[str, Callable[[], Any]] = {"bound": lambda: _full_pass(model, batch)}
     for precision in ROUNDING:
         value = in_precision(task(), precision).model_output
-        turns[precision] = lambda value=value: project(model, value, batch, projection)
+        turns[precision] = partial(project, model, value, batch, projection)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     rates = {turn: _rate(run, size, device) for turn, run in turns.items()}

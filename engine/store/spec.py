@@ -6,8 +6,6 @@ was found and what is allowed.
 
 from __future__ import annotations
 
-import difflib
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +21,7 @@ from pydantic import (
 )
 
 from engine.store.errors import SpecError
+from engine.store.spec_mistakes import Tables, explain_mistakes
 from engine.store.spec_names import Name
 
 Part = Literal["fit", "validation", "test"]
@@ -350,7 +349,9 @@ def validate_options(options: type[BaseModel], task: TaskSpec, where: Path) -> B
         return options.model_validate(task.own_keys())
     except ValidationError as error:
         text = where.read_text(encoding="utf-8")
-        raise SpecError(_say(error, str(where), text, ["task"], options)) from error
+        raise SpecError(
+            explain_mistakes(error, str(where), text, ["task"], options, _TABLES)
+        ) from error
 
 
 def parse_spec(content: dict[str, Any], where: str, text: str = "") -> StudySpec:
@@ -358,79 +359,15 @@ def parse_spec(content: dict[str, Any], where: str, text: str = "") -> StudySpec
     try:
         return StudySpec.model_validate(content)
     except ValidationError as error:
-        raise SpecError(_say(error, where, text, [], StudySpec)) from error
+        raise SpecError(explain_mistakes(error, where, text, [], StudySpec, _TABLES)) from error
 
 
-def _say(
-    error: ValidationError, where: str, text: str, table: list[str], model: type[BaseModel]
-) -> str:
-    """One line per wrong key; a key of two types has an error from each."""
-    lines: dict[str, list[str]] = {}
-    for detail in error.errors():
-        found, what = _explain(detail, where, text, table, model)
-        lines.setdefault(found, []).append(what)
-    return "\n".join(f"{found} {' or '.join(what)}." for found, what in lines.items())
-
-
-_RENAMED = {"trak.road": "trak.solver"}
-"""Keys of older study.toml files, and their new names."""
-
-
-def _explain(
-    detail: Any, where: str, text: str, table: list[str], model: type[BaseModel]
-) -> tuple[str, str]:
-    """(place and what was found there, what is allowed)."""
-    keys = table + [str(part) for part in detail["loc"] if not _is_union_branch(part)]
-    key = ".".join(keys) or "the file"
-    line = _line_of(keys, text)
-    place = f"{where}:{line}:" if line else f"{where}:"
-    if detail["type"] == "extra_forbidden":
-        allowed = _allowed_keys(keys[len(table) : -1], model)
-        if key in _RENAMED:
-            return f"{place} {key!r} has a new name;", f"write {_RENAMED[key]!r}"
-        close = difflib.get_close_matches(keys[-1], allowed, n=1)
-        hint = f"did you mean {close[0]!r}" if close else f"allowed: {', '.join(allowed)}"
-        return f"{place} unknown key {key!r};", hint
-    if detail["type"] == "missing":
-        return f"{place} {key!r}", "is missing"
-    found = repr(detail.get("input"))
-    found = found if len(found) <= 80 else found[:77] + "..."
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{place} {key} = {found}:", f"{message[0].lower()}{message[1:]}"
-
-
-def _is_union_branch(part: Any) -> bool:
-    """Pydantic adds the branch of a union ('constrained-float', 'literal[...]') to the key."""
-    return isinstance(part, str) and bool(re.search(r"[\[(]|^(float|int|constrained-\w+)$", part))
-
-
-def _allowed_keys(parents: list[str], model: type[BaseModel]) -> list[str]:
-    tables: dict[str, type[BaseModel]] = {
-        "data": DataSpec,
-        "algorithms": AlgorithmSpec,
-        "trak": TrakSpec,
-        "search": SearchSpec,
-        "subset_runs": SubsetRunsSpec,
-        "live": LiveSpec,
-        "uploads": UploadsSpec,
-    }
-    return sorted((tables[parents[0]] if parents else model).model_fields)
-
-
-def _line_of(keys: list[str], text: str) -> int | None:
-    """Best guess of the line that sets `keys`: the key within its table."""
-    table: list[str] = []
-    best = None
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if header := re.match(r"\[+\s*([^\]]+?)\s*\]+", stripped):
-            table = [part.strip().strip("\"'") for part in header.group(1).split(".")]
-            if keys[: len(table)] == table:
-                best = best or number
-                if keys == table:
-                    return number
-        elif assignment := re.match(r"([\w.\"'-]+)\s*=", stripped):
-            full = table + [part.strip("\"'") for part in assignment.group(1).split(".")]
-            if full == keys[: len(full)]:
-                return number
-    return best
+_TABLES: Tables = {
+    "data": DataSpec,
+    "algorithms": AlgorithmSpec,
+    "trak": TrakSpec,
+    "search": SearchSpec,
+    "subset_runs": SubsetRunsSpec,
+    "live": LiveSpec,
+    "uploads": UploadsSpec,
+}
