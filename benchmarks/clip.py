@@ -8,8 +8,8 @@ reported, too, each with its device. `DATALOUPE_CLIP_SIZE` is `whole`, `short` (
 for 20 test pairs, pairs planted for 30 of each kind) or `tiny` (whether every part runs).
 
 Minutes of one core, estimated from the tiny size (a training of all pairs takes 18 s): building the
-study 25, recall and featurise 1 each, lds 5, traker 60, planted 5, replay 30, removals 480 (`short`
-30: 86 models).
+study 25, recall and featurise 1 each, lds 5, traker 60, planted 8, effects 8 (`short` 5), replay
+30, removals 480 (`short` 30: 86 models).
 
 - `recall_at.K`: mean of both directions among all test pairs, by the mean cosines of the
   checkpoints.
@@ -20,6 +20,7 @@ study 25, recall and featurise 1 each, lds 5, traker 60, planted 5, replay 30, r
   `mislabelled_precision_at_5`, `right_sign`: see `benchmarks.clip_planted`. The kinds of another
   designer need `DATALOUPE_CLIP_DESIGNER`, the file of `npm pack emoji-datasource-twitter@15.1.2`
   (Twemoji, CC BY 4.0).
+- `planted_effect.KIND`, `first_five_fall.METHOD.KIND`: see `benchmarks.clip_effects`.
 - `fall.METHOD.K`: how far the cosine of a test pair falls when the K training pairs that a method
   ranks first for it are removed, against models with all data and the same seeds; with 95 %
   intervals over the pairs. Finished models are kept, so it can be interrupted.
@@ -34,6 +35,7 @@ from typing import Any
 from benchmarks._parts import run_parts
 from benchmarks._report import report
 from benchmarks._speed import features_vs_bound
+from benchmarks.clip_effects import planted_effects
 from benchmarks.clip_lds import lds_of, lds_of_traker
 from benchmarks.clip_planted import planted
 from benchmarks.clip_removals import falls_of, replay
@@ -60,6 +62,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "featurise": lambda: features_vs_bound(clip_study(), SIZE.timed),
     "traker": lambda: lds_of_traker(clip_study()),
     "planted": planted,
+    "effects": planted_effects,
     "replay": replay,
     "removals": lambda: falls_of(clip_study()),
 }

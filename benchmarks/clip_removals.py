@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks._report import log
 from benchmarks.clip_lds import embedding_scores, mean_with_interval
@@ -14,7 +13,7 @@ from benchmarks.clip_study import SIZE, folder, smooth_study
 from engine import Study, store
 from engine.attribution.evaluation.lds import lds
 from engine.attribution.replay.smoothness import SHARE, smoothness
-from engine.build.models import initial_model
+from engine.build.models import initial_model, load_checkpoint
 from engine.build.retraining import (
     NOTHING,
     Removal,
@@ -27,8 +26,7 @@ from engine.store.layout import HYBRID, TRAK
 from engine.store.rows import evenly_spread
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
-from engine.tasks.contrastive import pairs
-from engine.training.outputs import evaluate, read_batch
+from engine.training.outputs import evaluate
 from engine.training.trainer import train
 
 REPLAYED = 8
@@ -59,7 +57,7 @@ def falls_of(study: Study) -> dict[str, Any]:
     models |= {(NOTHING, seed) for seed in _SEEDS}
     for number, (removed, seed) in enumerate(sorted(models)):
         log(f"model {number + 1} of {len(models)}")
-        cosines(study, removed, seed)
+        retrained(study, removed, seed)
     before = np.mean([cosines(study, NOTHING, seed)[tests] for seed in _SEEDS], axis=0)
     falls: dict[str, dict[int, np.ndarray]] = {}
     for (name, k), removals in wanted.items():
@@ -104,20 +102,28 @@ RANKINGS: dict[str, Callable[[Study, np.ndarray], np.ndarray]] = {
 
 def cosines(study: Study, removed: Removal, seed: int) -> np.ndarray:
     """Cosines `[n_test]` of the test pairs by model number `seed`, trained without `removed`."""
+    return np.array(retrained(study, removed, seed)["cosines"])
+
+
+def retrained(study: Study, removed: Removal, seed: int) -> Mapping[str, np.ndarray]:
+    """`cosines` and `alignments` `[n_test]` of the test pairs by model number `seed`, trained
+    without `removed`. They are kept; a checkpoint is the model without nothing."""
     algorithm = next(iter(study.algorithms))
     fingerprint = retrained_fingerprint(study, algorithm, removed)
-    path = folder() / "cosines" / f"{fingerprint}-{seed}.safetensors"
+    path = folder() / "retrained" / f"{fingerprint}-{seed}.safetensors"
     if not path.exists():
-        model = model_without(study, algorithm, removed, seed, "cpu")
+        model = (
+            load_checkpoint(study, algorithm, seed, "cpu")
+            if removed == NOTHING and seed < study.checkpoints(algorithm)
+            else model_without(study, algorithm, removed, seed, "cpu")
+        )
+        task = task_for(study, model, checkpoint_seed(study, seed))
         arrays = read_stacked_arrays(study, "test")
-        encoding = study.dataset.encoding
-        batch = read_batch(task_of(study), arrays, slice(None), encoding, "cpu")
-        with torch.no_grad():
-            found = pairs(model, batch)
-        values = (found.pictures * found.captions).sum(1).numpy()
-        store.write_tensors(path, {"cosines": values}, fingerprint)
-    kept: np.ndarray = store.read_tensors(path, fingerprint)["cosines"]
-    return kept
+        found = evaluate(task, model, arrays, study.dataset.encoding, 512, "cpu")
+        pictures, captions = np.split(np.asarray(found["embeddings"], np.float32), 2, axis=1)
+        values = {"cosines": 2 * (pictures * captions).sum(1), "alignments": found["output"]}
+        store.write_tensors(path, values, fingerprint)
+    return store.read_tensors(path, fingerprint)
 
 
 # --- replay ---------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Size:
         pairs: Test pairs that lose their strongest supporters.
         seeds: Models without each removal set.
         planted: Test pairs with planted ones, of each kind.
+        planted_seeds: Models without the planted pairs.
         random_removals: That replay is measured on.
         timed: Pairs in a round of timing.
     """
@@ -46,6 +47,7 @@ class Size:
     pairs: int = 30
     seeds: int = 5
     planted: int = 60
+    planted_seeds: int = 5
     random_removals: int = 40
     timed: int = 512
 
@@ -54,7 +56,13 @@ WHOLE = Size()
 SIZES = {
     "whole": WHOLE,
     "short": replace(
-        WHOLE, methods=("ours", "embedding"), removed=(50,), pairs=20, seeds=2, planted=30
+        WHOLE,
+        methods=("ours", "embedding"),
+        removed=(50,),
+        pairs=20,
+        seeds=2,
+        planted=30,
+        planted_seeds=3,
     ),
     "tiny": Size(
         folder="clip-tiny",
@@ -67,6 +75,7 @@ SIZES = {
         pairs=2,
         seeds=1,
         planted=4,
+        planted_seeds=1,
         random_removals=4,
         timed=64,
     ),
