@@ -5,7 +5,8 @@
 The study is the example that ships, 3,177 + 601 emoji with their names, with a run bank of 80
 masks. Each part can be run alone, in any order; results of the others are kept in `.bench/clip` and
 reported, too, each with its device. `DATALOUPE_CLIP_SIZE` is `whole`, `short` (removals of 50 pairs
-for 20 test pairs, pairs planted for 30 of each kind) or `tiny` (whether every part runs).
+for 20 test pairs, pairs planted for 30 of each kind, 20 removals beside replay) or `tiny` (whether
+every part runs). `DATALOUPE_CLIP_TRAKER` is the number of checkpoints that traker scores.
 
 Minutes of one core, estimated from the tiny size (a training of all pairs takes 18 s): building the
 study 25, recall and featurise 1 each, lds 5, traker 60, planted 8, effects 8 (`short` 5), replay

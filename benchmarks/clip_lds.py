@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks._report import log
-from benchmarks.clip_study import SIZE
+from benchmarks.clip_study import SIZE, folder
 from benchmarks.rivals import traker_scores
 from benchmarks.text_lds import gradient_cosine, rounded, scored
 from engine import Study, store
@@ -22,6 +23,8 @@ from engine.store import layout
 from engine.store.layout import HYBRID, SPLITS, TRAK
 
 MOST = str(SIZE.checkpoints[-1])
+OF_TRAKER = int(os.environ.get("DATALOUPE_CLIP_TRAKER", MOST))
+"""Checkpoints that traker scores."""
 
 
 def lds_of(study: Study) -> dict[str, Any]:
@@ -86,18 +89,30 @@ def lds_of_traker(study: Study) -> dict[str, Any]:
     test = study.bank(train=False).part("test")
     algorithm = next(iter(study.algorithms))
     found: dict[str, dict[str, Any]] = {}
-    for name, output in (("shipped", shipped()), ("repaired", repaired(shipped()))):
+    for name in ("shipped", "repaired"):
         total = np.zeros((study.dataset.n_test, study.dataset.n_train), np.float32)
         q = np.zeros(study.dataset.n_train, np.float32)
-        for checkpoint in range(SIZE.checkpoints[-1]):
-            log(f"traker {name}, checkpoint {checkpoint}")
-            total += traker(study, checkpoint, output)
+        for checkpoint in range(OF_TRAKER):
+            total += kept_traker(study, checkpoint, name)
             q += stored_out_to_loss(study, algorithm, checkpoint)
             count = checkpoint + 1
             if count in SIZE.checkpoints:
                 tau = combine(total.copy(), count, q / count)
                 found.setdefault(f"traker_{name}", {})[str(count)] = scored(tau, test)
     return {"lds_of_traker": found}
+
+
+def kept_traker(study: Study, checkpoint: int, name: str) -> np.ndarray:
+    """Scores of traker; they take minutes, so that they are kept."""
+    q = stored_out_to_loss(study, next(iter(study.algorithms)), checkpoint)  # tells the model
+    fingerprint = store.fingerprint_of("traker", name, q.tolist())
+    path = folder() / "traker" / f"{name}-{checkpoint}-{fingerprint}.safetensors"
+    if not path.exists():
+        log(f"traker {name}, checkpoint {checkpoint}")
+        output = shipped() if name == "shipped" else repaired(shipped())
+        scores = traker(study, checkpoint, output).astype(np.float32)
+        store.write_tensors(path, {"scores": scores}, fingerprint)
+    return np.array(store.read_tensors(path)["scores"])
 
 
 def shipped() -> type[Any]:

@@ -63,6 +63,7 @@ SIZES = {
         seeds=2,
         planted=30,
         planted_seeds=3,
+        random_removals=20,
     ),
     "tiny": Size(
         folder="clip-tiny",
