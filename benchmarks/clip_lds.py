@@ -17,6 +17,7 @@ from engine import Study, store
 from engine.attribution.scores.factors import combine
 from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.models import load_checkpoint
+from engine.build.stages.quality import by_checkpoints
 from engine.models.calling import call
 from engine.models.pairs import pairs_of
 from engine.store import layout
@@ -28,23 +29,37 @@ OF_TRAKER = int(os.environ.get("DATALOUPE_CLIP_TRAKER", MOST))
 
 
 def lds_of(study: Study) -> dict[str, Any]:
-    """LDS of our methods and of baselines, with the noise ceiling."""
-    quality, test = study.quality(), study.bank(train=False).part("test")
+    """LDS of our methods and of baselines, with the noise ceiling: on the test masks, and of what
+    was not fitted to the bank also on the masks to fit on."""
+    quality, bank = study.quality(), study.bank(train=False)
     assert quality is not None
+    test, more = bank.part("test"), bank.part("fit", "test")
+    algorithm = next(iter(study.algorithms))
     found: dict[str, dict[str, Any]] = {
         "ours": {
             str(one.n): rounded(one.lds) for one in quality.checkpoints if one.n in SIZE.checkpoints
         },
         "ours_thresholded": {MOST: rounded(quality.methods[TRAK].lds)},
         "hybrid": {MOST: rounded(quality.methods[HYBRID].lds)},
-        "gradient_cosine": {"1": scored(gradient_cosine(study, 0), test)},
     }
-    for name, part in TOWERS.items():
-        found[name] = {MOST: scored(embedding_scores(study, part), test)}
+    unfitted: dict[str, dict[str, Any]] = {
+        "ours": {
+            str(one.n): rounded(one.lds)
+            for one in by_checkpoints(study, algorithm, more)
+            if one.n in SIZE.checkpoints
+        },
+    }
+    baselines = {name: (MOST, embedding_scores(study, part)) for name, part in TOWERS.items()}
+    baselines["gradient_cosine"] = "1", gradient_cosine(study, 0)
+    for name, (count, scores) in baselines.items():
+        found[name] = {count: scored(scores, test)}
+        unfitted[name] = {count: scored(scores, more)}
     return {
         "lds": found,
+        "lds_on_more_masks": unfitted,
         "lds_noise_ceiling": None if quality.ceiling is None else rounded(quality.ceiling),
         "test_masks": len(test),
+        "more_masks": len(more),
     }
 
 
@@ -86,9 +101,9 @@ def lds_of_traker(study: Study) -> dict[str, Any]:
     Both multiply by our mean Q, which is that of its paper; in its own, a pair's probability
     depends on which pairs share its batch.
     """
-    test = study.bank(train=False).part("test")
-    algorithm = next(iter(study.algorithms))
-    found: dict[str, dict[str, Any]] = {}
+    bank, algorithm = study.bank(train=False), next(iter(study.algorithms))
+    parts = {"lds": bank.part("test"), "lds_on_more_masks": bank.part("fit", "test")}
+    found: dict[str, dict[str, dict[str, Any]]] = {key: {} for key in parts}
     for name in ("shipped", "repaired"):
         total = np.zeros((study.dataset.n_test, study.dataset.n_train), np.float32)
         q = np.zeros(study.dataset.n_train, np.float32)
@@ -98,8 +113,10 @@ def lds_of_traker(study: Study) -> dict[str, Any]:
             count = checkpoint + 1
             if count in SIZE.checkpoints:
                 tau = combine(total.copy(), count, q / count)
-                found.setdefault(f"traker_{name}", {})[str(count)] = scored(tau, test)
-    return {"lds_of_traker": found}
+                for key, part in parts.items():
+                    of = found[key].setdefault(f"traker_{name}", {})
+                    of[str(count)] = scored(tau, part)
+    return {f"{key}_of_traker": of for key, of in found.items()}
 
 
 def kept_traker(study: Study, checkpoint: int, name: str) -> np.ndarray:
