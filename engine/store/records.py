@@ -41,6 +41,8 @@ class OutputChoice:
             it is a model output of its own.
         takes: What fills a slot: a class; numbers of target tokens, from 1 (`1,3`); a text; the
             first and the last of a range, from 1 (`1-100`).
+        part: What it is of the default output, in a word or two, where that is the sum of such
+            parts; empty: none.
     """
 
     name: str
@@ -53,6 +55,7 @@ class OutputChoice:
     of: Literal["label", "predicted", "target"] | None = None
     becomes: str = ""
     takes: Literal["class", "tokens", "text", "range"] = "class"
+    part: str = ""
 
     @property
     def slots(self) -> int:

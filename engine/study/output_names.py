@@ -110,6 +110,11 @@ def output_choices(study: StudyReader) -> list[OutputChoice]:
     return [OutputChoice(dataset.output, title, title, f"What determines {title}?")]
 
 
+def output_parts(study: StudyReader) -> list[OutputChoice]:
+    """The outputs that the default output is the sum of; empty if it has no parts."""
+    return [choice for choice in output_choices(study) if choice.part]
+
+
 def default_output(study: StudyReader) -> NamedOutput:
     """The output whose scores are stored."""
     return NamedOutput(output_choices(study)[0])

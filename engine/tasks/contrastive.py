@@ -15,6 +15,7 @@ pairs. Their embeddings are constants of the output: its gradient runs through t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from engine.models.calling import CONTEXT, WEIGHTS, call
 from engine.models.pairs import Pairs, pairs_of
 from engine.store.errors import DataError, SpecError
 from engine.store.records import View
-from engine.tasks import ModelOutput, Retrieval
+from engine.tasks import ModelOutput, Retrieval, plain_choice
 from engine.tasks.outcomes import ABSENT, RETRIEVAL
 
 if TYPE_CHECKING:
@@ -153,6 +154,11 @@ CAPTION_SIDE = ModelOutput(
     _weight(_caption_side),
 )
 OUTPUTS = (ALIGNMENT, PICTURE_SIDE, CAPTION_SIDE)
+CHOICES = tuple(
+    replace(plain_choice(output.name, output.title), part=part)
+    for output, part in ((PICTURE_SIDE, "the picture"), (CAPTION_SIDE, "the caption"))
+)
+"""The alignment is the sum of its sides."""
 
 
 # --- negatives, and the pairs that retrieval chooses from -----------------------------------------

@@ -311,6 +311,7 @@ TASK = Task(
     record=contrastive.record,
     summarize=contrastive.summarize,
     outputs=contrastive.OUTPUTS,
+    choices=contrastive.CHOICES,
     context=contrastive.negatives(prepare),
     gallery=contrastive.gallery(prepare),
     retrieval=contrastive.RETRIEVED,

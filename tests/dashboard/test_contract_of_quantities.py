@@ -237,6 +237,7 @@ OTHERS = {
     "quality_badge.py": "recall of an index",
     "example_header.py": "odds in words",
     "predicted_effect.py": "share of the data",
+    "by_part.py": "style",
     "over_timesteps.py": "style",
     "support_groups.py": "style",
     "token_shading.py": "style",

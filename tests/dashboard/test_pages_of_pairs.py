@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from engine import Study
-from engine.store.quantities import ACCURACY, SIMILARITY
+from engine.applications.live import StoredQuery, explain_stored
+from engine.store.quantities import ACCURACY, SCORE, SIMILARITY
 from engine.study.capabilities import missing
 from engine.study.models import read_mean_records
 from engine.study.removal_sets import keep_set
@@ -106,6 +108,31 @@ def test_explain_shows_the_pair_and_what_it_finds_instead(shapes: Study, visit: 
     assert f"test pair {instead[0]}" in table["predicted"][wrong]
     right = int(np.flatnonzero(table["correct"])[0])
     assert "found instead" not in everything(visit(shapes, "explain", test=f"test-{right}"))
+
+
+def test_explain_tells_which_side_the_strongest_pairs_act_through(
+    shapes: Study, visit: Any
+) -> None:
+    """The two numbers of a training pair are its scores for either side."""
+    app = visit(shapes, "explain", test="test-3")
+    app.button(key="by_part").click().run()
+    assert app.query_params["over"] == "parts"
+    table = words(app).partition("dl-parts")[2].partition("</table>")[0]
+    found = [re.sub("<[^>]*>", " ", row).split() for row in table.split("<tr>")[1:]]
+    every, sides = shapes.dataset.n_train, []
+    for output in ("picture-side", "caption-side"):
+        of = explain_stored(StoredQuery(shapes.root, "towers", "test", 3, output, every))
+        rows = np.concatenate([of.support, of.oppose]).tolist()
+        scores = np.concatenate([of.support_scores, of.oppose_scores]).tolist()
+        sides.append(dict(zip(rows, scores, strict=True)))
+    assert found[0][-4:] == ["the", "picture", "the", "caption"]
+    assert len(found) == 13
+    strongest = shapes.explain("test-3", 6)
+    listed = [one.row for one in (*strongest.supporting, *strongest.opposing)]
+    for row, cells in zip(listed, found[1:], strict=True):
+        assert cells == [f"train-{row}", *(SCORE.text(side[row]) for side in sides)]
+    app = visit(shapes, "explain", test="test-3", output="picture-side")
+    assert "by_part" not in {one.key for one in app.button}
 
 
 def test_pairs_are_filtered_by_what_is_retrieved_and_by_their_words(

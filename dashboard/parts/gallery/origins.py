@@ -1,4 +1,4 @@
-"""Beyond the strongest examples: groups that support a prediction, timesteps, copies."""
+"""Beyond the strongest examples: groups that support a prediction, timesteps, sides, copies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dashboard.location import Location
+from dashboard.parts.gallery.by_part import by_part
 from dashboard.parts.gallery.copy_or_cause import copy_or_cause
 from dashboard.parts.gallery.over_timesteps import over_timesteps
 from dashboard.parts.gallery.support_groups import support_groups
@@ -42,5 +43,7 @@ def origins(
     support_groups(sums, kind)
     if not live_missing(study, here.algorithm):
         over_timesteps(study, row, training, strongest, here, kind)
+        if scores is None:
+            by_part(study, row, training, strongest, here, kind)
     if read_trajectory(study, row) is not None:
         copy_or_cause(study, row, training, strongest, here, kind)
