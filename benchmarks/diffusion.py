@@ -11,15 +11,22 @@ were held out. Each part can be run alone, in any order; results of the others a
 Methods are `ours_N` (TRAK of N checkpoints), `gradient_cosine_1`, `pixels` (distance), `features_N`
 (cosine of the U-Net's embeddings), `journey_1` (`benchmarks.diffusion_study.journey`) and `random`.
 
-- `recognised_share`: share of made pictures that a classifier, trained on the real ones, takes for
-  the class that they were made by with a confidence of .8 or more; `recognised_of` by class;
-  `classifier_accuracy` on held-out pictures. A sheet of 100 pictures is written beside the results.
+- `recognised_share`: share of made pictures that a classifier, trained on all shipped pictures,
+  takes for the class that they were made by with a confidence of .8 or more; `recognised_of` by
+  class; `recognised_of_held_out` and `classifier_accuracy` of real pictures. A sheet of 100
+  pictures is written beside the results.
 - `lds.METHOD`: of the denoising output on the masks of the run bank, of which none served any
   choice: `made` on the pictures that the first checkpoint made, `held_out` on the others.
 - `lds_ratio_vs_journey`: ours with most checkpoints over `journey_1`, on made pictures.
 - `own_class_share`: share of the supporting scores of a made picture that comes from its class.
 - `watermark_precision_at_20`: share of the 20 strongest supporters of pictures with a watermark
   that carry it; 5 % of the training pictures do.
+- `change.METHOD`: distance in the classifier's features, and `class_changed.METHOD`, the share that
+  it takes for another class, of pictures made again from the same seeds by models that were trained
+  without the pictures which a method names (`change_settings`); `random` removes random ones.
+- `change_ratio_vs_neighbours`: ours over the larger of nearest pixels and features.
+- `replay_lds.METHOD`: of replay and TRAK of the same model, on models of the same seed without a
+  random 1 % of the pictures.
 - `featurise_vs_bound`: as in `benchmarks.clip`, with the example's ten timesteps a picture.
 
 Intervals are 95 %.
@@ -31,12 +38,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks._parts import run_parts
 from benchmarks._report import report
 from benchmarks._speed import features_vs_bound
 from benchmarks.clip_lds import mean_with_interval
+from benchmarks.diffusion_judge import Judge, judge_of
+from benchmarks.diffusion_removals import changes, replay
 from benchmarks.diffusion_study import (
     METHODS,
     MOST,
@@ -51,12 +59,7 @@ from benchmarks.diffusion_study import (
 )
 from benchmarks.text_lds import scored
 from engine import Study
-from engine.models import build_model
-from engine.store.spec import AlgorithmSpec
 from engine.study.examples import read_stacked_arrays
-from engine.tasks import load_task
-from engine.training.outputs import evaluate
-from engine.training.trainer import train
 
 CONFIDENT = 0.8
 STRONGEST = 20
@@ -73,37 +76,33 @@ def measure() -> dict[str, Any]:
 def quality(study: Study) -> dict[str, Any]:
     """Whether a classifier recognizes what was made."""
     names = study.dataset.encoding["conditions"]
-    splits = {s: read_stacked_arrays(study, s) for s in ("train", "test")}
-    pixels = {split: np.array(found["input"][:]) for split, found in splits.items()}
-    classes = {split: np.array(found["class_labels"][:]) for split, found in splits.items()}
-    encoding = {"shape": study.dataset.encoding["shape"], "mean": [0.286], "std": [0.353]}
-    task = load_task("image-classification")
-    recipe = AlgorithmSpec(architecture="resnet-small", epochs=SIZE.epochs_of_classifier)
-    model = build_model("resnet-small", {}, encoding, len(names), seed=0)
-    known = {"input": pixels["train"], "label": classes["train"]}
-    model = train(task, model, known, encoding, recipe, 0, "cpu")
-    given = {"input": pixels["test"], "label": classes["test"]}
-    logits = evaluate(task, model, given, encoding, 512, "cpu")["logits"]
-    probabilities = torch.from_numpy(logits).softmax(1).numpy()
-    taken, sure = probabilities.argmax(1), probabilities.max(1) >= CONFIDENT
+    arrays = read_stacked_arrays(study, "test")
+    pixels, classes = np.array(arrays["input"][:]), np.array(arrays["class_labels"][:])
+    seen = judge()(pixels)
     made = (study.table("test")["origin"] == "made").to_numpy()
     judged = np.flatnonzero(made)
-    right = (taken == classes["test"]) & sure
-    _write_sheet(pixels["test"][own_rows(study, 0)][:100])
+    right = (seen.classes == classes) & (seen.confidence >= CONFIDENT)
+    _write_sheet(pixels[own_rows(study, 0)][:100])
     return {
         "recognised_share": round(float(right[judged].mean()), 4),
         "recognised": mean_with_interval(right[judged].astype(float)),
+        "recognised_of_held_out": round(float(right[~made].mean()), 4),
         "recognised_of": {
-            name: round(float(right[judged][classes["test"][judged] == number].mean()), 4)
+            name: round(float(right[judged][classes[judged] == number].mean()), 4)
             for number, name in enumerate(names)
-            if (classes["test"][judged] == number).any()
+            if (classes[judged] == number).any()
         },
         "taken_for": {
-            name: int((taken[judged] == number).sum()) for number, name in enumerate(names)
+            name: int((seen.classes[judged] == number).sum()) for number, name in enumerate(names)
         },
         "pictures_judged": len(judged),
-        "classifier_accuracy": round(float((taken == classes["test"])[~made].mean()), 4),
+        "classifier_accuracy": round(float((seen.classes == classes)[~made].mean()), 4),
     }
+
+
+def judge() -> Judge:
+    """The classifier, trained once."""
+    return judge_of(folder() / "judge.safetensors", SIZE.epochs_of_classifier)
 
 
 def _write_sheet(pictures: np.ndarray) -> None:
@@ -178,6 +177,8 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "quality": lambda: quality(made_study()),
     "own_class": lambda: own_class(made_study()),
     "lds": lambda: lds_of(made_study()),
+    "replay": lambda: replay(made_study()),
+    "change": lambda: changes(made_study(), judge()),
 }
 """Name → its keys."""
 

@@ -55,6 +55,9 @@ class Size:
         frames: How many steps of their way are kept.
         epochs_of_classifier: Of the classifier that judges them.
         timed: Rows in a round of timing.
+        changed: How many pictures are made again without their support.
+        removed: How many training pictures are their support.
+        replayed, random_removals: Pictures whose scores replay gives, and removals that judge them.
     """
 
     folder: str = "diffusion"
@@ -68,6 +71,10 @@ class Size:
     frames: int = 8
     epochs_of_classifier: int = 15
     timed: int = 512
+    changed: int = 20
+    removed: int = 200
+    replayed: int = 6
+    random_removals: int = 32
 
 
 WHOLE = Size()
@@ -80,9 +87,11 @@ SIZES = {
         held_out=60,
         width=16,
         epochs=40,
-        masks=24,
+        masks=48,
         made=20,
         timed=128,
+        removed=24,
+        random_removals=16,
     ),
     "tiny": Size(
         folder="diffusion-tiny",
@@ -94,8 +103,12 @@ SIZES = {
         masks=15,
         made=4,
         frames=3,
-        epochs_of_classifier=2,
+        epochs_of_classifier=1,
         timed=32,
+        changed=3,
+        removed=6,
+        replayed=4,
+        random_removals=4,
     ),
 }
 SIZE = SIZES[os.environ.get("DATALOUPE_DIFFUSION_SIZE", "whole")]
@@ -206,6 +219,11 @@ def pixels(study: Study) -> np.ndarray:
     return found
 
 
+def likeness(study: Study, count: int) -> np.ndarray:
+    """Cosine of the U-Nets' embeddings, mean over the first checkpoints."""
+    return embedding_cosines(study, count)
+
+
 def journey(study: Study) -> np.ndarray:
     """TRAK along the way of pictures that were made, as Georgiev et al. (2023) have it: of each
     kept step, the error at its timestep of the picture that the model made out there, summed over
@@ -250,7 +268,7 @@ METHODS: dict[str, Callable[[Study], np.ndarray]] = {
     **{f"ours_{n}": lambda study, n=n: ours(study, n) for n in SIZE.checkpoints},  # type: ignore[misc]
     "gradient_cosine_1": lambda study: gradient_cosine(study, 0),
     "pixels": pixels,
-    f"features_{MOST}": lambda study: embedding_cosines(study, MOST),
+    f"features_{MOST}": lambda study: likeness(study, MOST),
     "journey_1": journey,
     "random": lambda study: random_scores(study, 0),
 }
