@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MADE, HELD_OUT = "made", "held out"
 """Values of the column `origin`."""
+_MOST_GUIDANCE = 20.0
 _OF_ENCODING = ("image_size", "resize", "color", "value_range", "class_column")
 """Keys of [task] that the pictures of the new study have behind them."""
 _OWN = ("id", "label", "file", "source_row", "origin", "seed", "checkpoint")
@@ -45,6 +46,7 @@ def generate(
     seed: int = 0,
     steps: int = 50,
     frames: int = 8,
+    guidance: float = 1.0,
     algorithm: str | None = None,
 ) -> StudyReader:
     """Write a study whose test split the checkpoints of this one made; it is not built.
@@ -55,6 +57,7 @@ def generate(
         seed: Of the first; the others follow. Checkpoints start from the same noise.
         steps: From noise to a picture, at most the timesteps.
         frames: How many steps of the way are kept.
+        guidance: How far predictions are moved away from those for other classes; 0: not at all.
         algorithm: None: the first.
 
     Raises:
@@ -80,10 +83,14 @@ def generate(
             f"Take 1 or more pictures, seeds from 0 on, and 1 to {most:,} steps, of which as many "
             f"frames are kept at most; not {count}, {seed}, {steps} and {frames}."
         )
+    if not 0 <= guidance <= _MOST_GUIDANCE:
+        raise DataloupeError(
+            f"guidance = {guidance:g} is not between 0 and {_MOST_GUIDANCE:g}: choose another."
+        )
     if layout.spec_file(root).exists():
         raise SpecError(f"{layout.spec_file(root)} already exists. Choose a different folder.")
     seeds = np.arange(seed, seed + count)
-    made = [_made(study, algorithm, m, seeds, steps, frames) for m in range(total)]
+    made = [_made(study, algorithm, m, seeds, steps, frames, guidance) for m in range(total)]
     _write_pictures(study, root, made, seeds)
     _write_weights(root, files)
     rows = {
@@ -91,19 +98,26 @@ def generate(
         "denoised": np.concatenate([one.denoised for one in made]),
         "timesteps": np.array(made[0].timesteps, np.int64),
     }
-    about = {"seed": seed, "count": count, "steps": steps, "checkpoints": total}
+    about: dict[str, Any] = {"seed": seed, "count": count, "steps": steps, "checkpoints": total}
+    about["guidance"] = guidance
     fingerprint = store.fingerprint_of("trajectories", study.dataset.fingerprint, about)
     store.write_tensors(layout.trajectories_file(root), rows, fingerprint, about)
     return create_study(root, _spec_text(study, algorithm, about))
 
 
 def _made(
-    study: StudyReader, algorithm: str, checkpoint: int, seeds: np.ndarray, steps: int, frames: int
+    study: StudyReader,
+    algorithm: str,
+    checkpoint: int,
+    seeds: np.ndarray,
+    steps: int,
+    frames: int,
+    guidance: float,
 ) -> Generated:
     make = task_of(study).generate
     assert make is not None
     model = load_checkpoint(study, algorithm, checkpoint, "cpu")
-    return make(model, study.dataset.encoding, seeds, steps, frames)
+    return make(model, study.dataset.encoding, seeds, steps, frames, guidance)
 
 
 # --- the data -------------------------------------------------------------------------------------
@@ -169,7 +183,7 @@ def _write_weights(root: Path, files: list[Path]) -> None:
 # --- the spec -------------------------------------------------------------------------------------
 
 
-def _spec_text(study: StudyReader, algorithm: str, about: dict[str, int]) -> str:
+def _spec_text(study: StudyReader, algorithm: str, about: dict[str, Any]) -> str:
     """The new study.toml: the same, but for its data and weights."""
     spec = study.spec
     recipe = spec.algorithms[algorithm].model_dump(exclude_unset=True)

@@ -323,7 +323,7 @@ def train_model(job: Job) -> None:
     if (answers := _answers(study, outputs)) is not None:
         tensors["answers"] = answers
     if (making := read_making(study)) is not None and task.generate is not None:
-        made = task.generate(trained, encoding, making.seeds, making.steps, 1)
+        made = task.generate(trained, encoding, making.seeds, making.steps, 1, making.guidance)
         tensors[MADE] = made.pictures
     path = model_file(study, job.algorithm, model.removed, model.seed)
     if model.rows is not None:

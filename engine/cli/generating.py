@@ -28,6 +28,13 @@ def add_verbs(verbs: Verbs) -> None:
         ("--frames", 8, "steps that are kept of each"),
     ):
         verb.add_argument(name, type=int, default=default, help=f"{what} (default: %(default)s)")
+    verb.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        help="how far pictures are moved away from those of other classes: larger is clearer and "
+        "less varied, 0 is what models were trained for (default: %(default)s)",
+    )
     verb.add_argument("--algorithm", metavar="NAME", help="default: the study's first")
     verb.set_defaults(verb=_generate)
 
@@ -35,7 +42,7 @@ def add_verbs(verbs: Verbs) -> None:
 def _generate(options: argparse.Namespace) -> int:
     study = Study.open(options.study)
     ask_to_trust(study)
-    names = ("count", "seed", "steps", "frames", "algorithm")
+    names = ("count", "seed", "steps", "frames", "guidance", "algorithm")
     given = {name: getattr(options, name) for name in names}
     new = generate(study, options.new, **given)
     (algorithm,) = new.spec.algorithms.values()

@@ -40,10 +40,12 @@ class Making:
     Attributes:
         seeds: int64 `[n]`, the same for every model.
         steps: From noise to an example.
+        guidance: See `engine.tasks.sampling.guided`.
     """
 
     seeds: np.ndarray
     steps: int
+    guidance: float
 
 
 def read_making(study: StudyReader) -> Making | None:
@@ -52,7 +54,8 @@ def read_making(study: StudyReader) -> Making | None:
     if not path.exists():
         return None
     about = store.read_metadata(path)
-    return Making(about["seed"] + np.arange(about["count"]), about["steps"])
+    seeds = about["seed"] + np.arange(about["count"])
+    return Making(seeds, about["steps"], about.get("guidance", 0.0))
 
 
 def read_trajectory(study: StudyReader, row: int) -> Trajectory | None:

@@ -217,8 +217,9 @@ class Task:
         gallery: (model in eval mode, arrays of the test split, encoding) → arrays that its record
             needs of the test examples as a whole, such as the embeddings that retrieval chooses
             from. They are part of the context; outputs must not depend on them.
-        generate: (model in eval mode, encoding, seeds `[n]`, steps, frames to keep) → what the
-            model makes from noise that follows from each seed alone. None: it makes no examples.
+        generate: (model in eval mode, encoding, seeds `[n]`, steps, frames to keep, guidance) →
+            what the model makes from noise that follows from each seed alone. None: it makes no
+            examples.
         retrieval: How an example with a part missing is completed. None: `accept` needs all parts.
         unanswered: encoding → arrays of an empty target, one row each, where a person may leave the
             target to the models: `predicted` is then what they generate. None: they may not.
@@ -269,7 +270,7 @@ class Task:
     ) = None
     lengths: Callable[[Mapping[str, np.ndarray], dict[str, Any]], np.ndarray | None] | None = None
     generate: (
-        Callable[[torch.nn.Module, dict[str, Any], np.ndarray, int, int], Generated] | None
+        Callable[[torch.nn.Module, dict[str, Any], np.ndarray, int, int, float], Generated] | None
     ) = None
     retrieval: Retrieval | None = None
     unanswered: Callable[[dict[str, Any]], dict[str, np.ndarray]] | None = None

@@ -26,7 +26,7 @@ from engine.tasks import (
 )
 from engine.tasks.denoising import LABELS, SAMPLE
 from engine.tasks.noising import Prediction, Schedule, make_process, unstacked
-from engine.tasks.sampling import sample
+from engine.tasks.sampling import guided, sample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -235,21 +235,34 @@ def remarks(
 
 
 def generate(
-    model: torch.nn.Module, encoding: dict[str, Any], seeds: np.ndarray, steps: int, frames: int
+    model: torch.nn.Module,
+    encoding: dict[str, Any],
+    seeds: np.ndarray,
+    steps: int,
+    frames: int,
+    guidance: float,
 ) -> Generated:
     """Make a picture from each seed by DDIM, of the class whose number is the seed's remainder.
 
     Args:
         steps: At most as many as there are timesteps.
         frames: How many of them are kept.
+        guidance: How far predictions are moved away from those for other classes
+            (`engine.tasks.sampling.guided`); without classes it does nothing.
     """
     device, names = next(model.parameters()).device, encoding[CONDITIONS]
     process = make_process(encoding["timesteps"], encoding["schedule"], encoding["prediction"])
     process = unstacked(process.stacked().to(device))
     given = torch.from_numpy(np.asarray(seeds, np.int64)).to(device)
     told = {LABELS: given % len(names)} if names else {}
+
+    def predict(noisy: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return denoising.predict(model, {LABELS: labels}, noisy, timestep)
+
     found = sample(
-        lambda noisy, timestep: denoising.predict(model, told, noisy, timestep),
+        guided(predict, told[LABELS], len(names), guidance)
+        if names
+        else lambda noisy, timestep: denoising.predict(model, {}, noisy, timestep),
         process,
         encoding["shape"],
         given,

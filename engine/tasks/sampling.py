@@ -1,5 +1,9 @@
 """Make pictures with a model that denoises: DDPM and DDIM, each picture from a seed of its own.
 
+Pictures of a class are clearer with guidance: predictions are moved away from what the model
+predicts for other classes, as classifier-free guidance moves them away from what it predicts
+without a class (Ho & Salimans 2022, arXiv 2207.12598). No model without a class is needed.
+
 Both go from noise to a picture in steps from timestep t to an earlier one, s. What the model
 predicts at t comes to a picture x and noise ε, and
 
@@ -23,6 +27,11 @@ from engine.tasks.noising import Process, normal_noise, streams
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(noisy pictures `[n, c, h, w]`, timesteps `[n]`) → predicted targets `[n, c, h, w]`."""
 
+PredictOf = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""As `Predict`, of pictures of the classes `[n]`."""
+
+_MOST_OTHERS = 10
+"""Classes that a prediction is compared with: each takes as long as the prediction itself."""
 _START = 0
 """The draw that a picture starts from; those of the steps count from 1."""
 
@@ -53,6 +62,27 @@ def spaced(timesteps: int, steps: int) -> list[int]:
     """
     found = torch.linspace(timesteps - 1, 0, steps).round().long().tolist()
     return [int(step) for step in dict.fromkeys(found)]
+
+
+def guided(predict: PredictOf, labels: Tensor, classes: int, guidance: float) -> Predict:
+    """p + guidance · (p − mean of the predictions for other classes), with p for its own class.
+
+    Args:
+        labels: Class of each picture, int64 `[n]`.
+        classes: How many there are. Of many, some that are evenly spread after a picture's own.
+        guidance: 0: without.
+    """
+    count = min(_MOST_OTHERS, classes - 1)
+    others = [1 + number * (classes - 1) // count for number in range(count)] if guidance else []
+
+    def guide(noisy: Tensor, timestep: Tensor) -> Tensor:
+        found = predict(noisy, timestep, labels)
+        if not others:
+            return found
+        rest = [predict(noisy, timestep, (labels + far) % classes) for far in others]
+        return found + guidance * (found - torch.stack(rest).mean(0))
+
+    return guide
 
 
 @torch.no_grad()

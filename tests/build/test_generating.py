@@ -16,6 +16,7 @@ from engine.cli.main import main
 from engine.store import layout
 from engine.store.errors import DataloupeError, MissingCapability, SpecError, StoreError
 from engine.study.examples import read_stacked_arrays
+from engine.study.trajectories import read_making
 from engine.tasks import load_task
 from tests.builders import diffusion
 from tests.builders.copies import copy_of
@@ -83,12 +84,29 @@ def test_a_picture_follows_from_its_seed(made_study: Study, squares_study: Study
     make = load_task("diffusion").generate
     assert make is not None
     model, encoding = load_checkpoint(squares_study, "unet", 1, "cpu"), made_study.dataset.encoding
-    alone = make(model, encoding, np.array([8]), 10, 2)
+    alone = make(model, encoding, np.array([8]), 10, 2, 1.0)
     table = made_study.table("test")
     row = table.index[(table["seed"] == 8) & (table["checkpoint"] == 1)][0]
     np.testing.assert_array_equal(
         alone.pictures[0], read_stacked_arrays(made_study, "test")["input"][row]
     )
+
+
+def test_guidance_is_kept_and_used_again(squares_study: Study, tmp_path: Path) -> None:
+    given = {"count": 2, "steps": 4, "frames": 1}
+    plain, strong = (
+        generate(squares_study, tmp_path / name, guidance=guidance, **given)
+        for name, guidance in (("plain", 0.0), ("strong", 3.0))
+    )
+    makings = [read_making(one) for one in (plain, strong)]
+    assert [one.guidance for one in makings if one is not None] == [0.0, 3.0]
+    shown = [
+        store.read_tensors(layout.trajectories_file(one.root))["denoised"]
+        for one in (plain, strong)
+    ]
+    assert (shown[0] != shown[1]).any()
+    with pytest.raises(DataloupeError, match="not between 0 and 20"):
+        generate(squares_study, tmp_path / "new", guidance=-1.0, **given)
 
 
 def test_classes_keep_their_numbers(tmp_path: Path) -> None:

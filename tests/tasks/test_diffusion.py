@@ -27,7 +27,7 @@ from engine.tasks.noising import (
     timesteps_of,
     unstacked,
 )
-from engine.tasks.sampling import sample, spaced
+from engine.tasks.sampling import guided, sample, spaced
 from engine.training.outputs import evaluate_batch
 from engine.training.stepping import Training
 
@@ -286,6 +286,47 @@ def test_a_picture_follows_from_its_seed() -> None:
         assert every.pictures.abs().max() <= 1
         assert every.timesteps == (49, 33, 16, 0)
         assert every.denoised.shape == every.frames.shape == (3, 4, 1, 4, 4)
+
+
+def test_guidance_moves_away_from_other_classes() -> None:
+    asked: list[torch.Tensor] = []
+
+    def predict(noisy: torch.Tensor, step: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        asked.append(labels)
+        return noisy + labels.float().square()[:, None]
+
+    noisy, step, labels = torch.zeros(3, 2), torch.zeros(3), torch.tensor([0, 1, 3])
+    squares = torch.tensor([0.0, 1.0, 4.0, 9.0])
+    own, rest = squares[labels], (squares.sum() - squares[labels]) / 3
+    found = guided(predict, labels, 4, 0.5)(noisy, step)
+    torch.testing.assert_close(found, (own + 0.5 * (own - rest))[:, None].expand(3, 2))
+    assert all((other != labels).all() for other in asked[1:])
+    asked.clear()
+    torch.testing.assert_close(guided(predict, labels, 4, 0.0)(noisy, step)[:, 0], own)
+    assert len(asked) == 1
+    asked.clear()
+    guided(predict, labels, 500, 1.0)(noisy, step)
+    assert len(asked) == 11, "of many classes only some are asked"
+    assert len({int(other[0]) for other in asked}) == 11
+
+
+def test_guided_pictures_are_farther_from_those_of_the_other_class() -> None:
+    process = make_process(100, "cosine", "v")
+    deviation = torch.full((1, 2, 2), 0.3)
+    models = [exact_model(process, torch.full((1, 2, 2), mean), deviation) for mean in (-0.3, 0.3)]
+    labels = torch.arange(200) % 2
+
+    def predict(noisy: torch.Tensor, step: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        both = torch.stack([model(noisy, step) for model in models])
+        return both[labels, torch.arange(len(labels))]
+
+    def mean_of_second(guidance: float) -> float:
+        use = guided(predict, labels, 2, guidance)
+        found = sample(use, process, (1, 2, 2), torch.arange(200), 30, limit=None)
+        return float(found.pictures[labels == 1].mean())
+
+    assert mean_of_second(0.0) == pytest.approx(0.3, abs=0.08)
+    assert mean_of_second(1.0) > mean_of_second(0.0) + 0.2
 
 
 def test_steps_are_spread_over_all_timesteps() -> None:
