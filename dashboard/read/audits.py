@@ -13,6 +13,7 @@ from engine.applications.unlearning.before_after import (
     before_after_files,
     read_before_after,
 )
+from engine.applications.unlearning.made import MadeByAudit, read_made_by_audit
 from engine.applications.unlearning.method_verdict import best
 from engine.applications.unlearning.predicted_effect import PredictedMargins, read_predicted_margins
 from engine.applications.unlearning.settings import TITLES
@@ -135,6 +136,19 @@ def _before_and_after(
     audit: str, method: str, split: Split, stamps: Stamps, _study: StudyReader, _audit: Audit
 ) -> BeforeAfter:
     return read_before_after(_study, _audit, method, split)
+
+
+def made_by_audit(study: StudyReader, audit: Audit, method: str) -> MadeByAudit | None:
+    """What an audit's models make from the same seeds; None where they make nothing."""
+    files = [file for files in before_after_files(study, audit, method) for file in files]
+    return _made_by_audit(audit.id, method, stamps_of(files), study, audit)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading pictures…")
+def _made_by_audit(
+    audit: str, method: str, stamps: Stamps, _study: StudyReader, _audit: Audit
+) -> MadeByAudit | None:
+    return read_made_by_audit(_study, _audit, method)
 
 
 def sources(study: StudyReader, algorithm: str) -> list[Source]:

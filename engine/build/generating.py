@@ -19,6 +19,7 @@ from engine import store
 from engine.build.models import load_checkpoint
 from engine.build.tasks import task_of
 from engine.data.fitting import as_picture
+from engine.models.hf_folder import find_folder, folder_of
 from engine.store import layout
 from engine.store.errors import DataloupeError, MissingCapability, SpecError, StoreError
 from engine.store.layout import Split
@@ -191,6 +192,9 @@ def _spec_text(study: StudyReader, algorithm: str, about: dict[str, Any]) -> str
         # They cannot stand beside trained weights, and other starts would train other models.
         kept = ("architecture", "architecture_options", "train")
         recipe = {key: value for key, value in recipe.items() if key in kept}
+    if (named := folder_of(recipe.get("architecture", ""))) is not None:
+        library, name = named  # a path is relative to the study's folder
+        recipe["architecture"] = f"{library}:{find_folder(name, study.root, library).resolve()}"
     recipe |= {
         "checkpoints": about["checkpoints"],
         "weights": [

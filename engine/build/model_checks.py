@@ -12,13 +12,14 @@ from engine.build.models import (
 from engine.build.retraining import has_recipe
 from engine.build.run import Run
 from engine.build.tasks import task_for
+from engine.models.hf_folder import folder_of
 from engine.store import layout
 from engine.store.errors import CheckpointError, DataloupeError, SpecError
 from engine.store.layout import SPLITS
 from engine.store.records import Progress
 from engine.study.capabilities import require
 from engine.study.left_out import left_out
-from engine.study.models import checkpoint_seed, is_transformer, only_file, user_file
+from engine.study.models import checkpoint_seed, only_file, user_file
 from engine.study.reader import StudyReader
 
 _EXAMPLES = 8
@@ -69,7 +70,7 @@ def _check(study: StudyReader, algorithm: str) -> list[str]:
     notes = folder_notes(study, spec)
     if spec.weights:
         for path in spec.weights[1:]:
-            if is_transformer(spec) and user_file(study, path).is_dir():
+            if folder_of(spec.architecture) is not None and user_file(study, path).is_dir():
                 load_own_weights(study, spec, path, model)
             else:
                 check_weights(only_file(user_file(study, path)), model)

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.models.hf_folder import find_folder, name_of, preprocessing_of
+from engine.models.hf_folder import (
+    DIFFUSERS,
+    find_folder,
+    folder_of,
+    name_of,
+    preprocessing_of,
+)
 from engine.store import layout
 from engine.store.errors import SpecError
 from engine.store.spec import AlgorithmSpec
-from engine.study.models import is_transformer, only_file, start_of, user_file
+from engine.study.models import only_file, start_of, user_file
 from engine.study.reader import StudyReader
 
 if TYPE_CHECKING:
@@ -62,10 +68,14 @@ def load_initial_weights(
     start = start_of(study, spec)
     if start is None:
         return []
-    if is_transformer(spec) and start.is_dir():
+    if name_of(spec.architecture) is not None and start.is_dir():
         from engine.training.pretrained import start_from_folder
 
         return start_from_folder(start, model, study.dataset.classes, spec.reset)
+    if name_of(spec.architecture, DIFFUSERS) is not None and start.is_dir():
+        from engine.training.pretrained_unets import start_from_unet
+
+        return start_from_unet(start, model, spec.reset)
     return load_weights(only_file(start), model, spec.reset)
 
 
@@ -77,11 +87,12 @@ def folder_notes(study: StudyReader, spec: AlgorithmSpec) -> list[str]:
     """
     from engine.tasks.tokenizers import check_tokenizer
 
-    name, encoding = name_of(spec.architecture), study.dataset.encoding
-    if name is None:
+    named, encoding = folder_of(spec.architecture), study.dataset.encoding
+    if named is None:
         return []
+    library, name = named
     try:
-        folder = find_folder(name, study.root)
+        folder = find_folder(name, study.root, library)
     except SpecError:
         if spec.weights:  # the config in the study is enough
             return []
@@ -123,10 +134,14 @@ def load_own_weights(
     from engine.training.weights import load_weights
 
     path = user_file(study, name)
-    if is_transformer(spec) and path.is_dir():
+    if name_of(spec.architecture) is not None and path.is_dir():
         from engine.training.pretrained import load_trained_folder
 
         return load_trained_folder(path, model, study.dataset.classes)
+    if name_of(spec.architecture, DIFFUSERS) is not None and path.is_dir():
+        from engine.training.pretrained_unets import load_trained_unet
+
+        return load_trained_unet(path, model, study.dataset.encoding["conditions"])
     return load_weights(only_file(path), model)
 
 

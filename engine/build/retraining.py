@@ -31,9 +31,9 @@ import numpy as np
 
 from engine import store
 from engine.attribution.datamodels.run_bank import output_problem
-from engine.build.models import initial_model, untrained_model, versions
+from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
-from engine.build.tasks import task_for, task_of
+from engine.build.tasks import task_at, task_for, task_of, task_of_audits
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
@@ -46,7 +46,7 @@ from engine.study.models import checkpoint_seed
 from engine.study.names import resolve_training_rows
 from engine.study.reader import StudyReader
 from engine.study.trajectories import read_making
-from engine.tasks.outcomes import outcomes_named
+from engine.tasks.outcomes import audited_records, outcomes_named
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +60,8 @@ FIRST_ORACLE = 1_000_000
 Removal = tuple[int, ...]
 """Training rows that are left out, ascending."""
 NOTHING: Removal = ()
-MADE = "made"
-"""What a model makes, among the arrays of its shard."""
+MADE, MADE_FEATURES = "made", "made_features"
+"""What a model makes, and its features, among the arrays of its shard."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class RetrainedModel:
     Attributes:
         removed: Training rows left out; `NOTHING` for a model trained with all data.
         seed: Number of the study's seed.
-        rows: Training rows, ascending, of which an audit needs `Outcomes.audited`, in addition to
+        rows: Training rows, ascending, of which an audit needs `audited_records`, in addition to
             all test examples; None: no audit does.
         weights: Whether its weights are needed. Only for a model trained with all data.
     """
@@ -265,9 +265,9 @@ def retrained_fingerprint(study: StudyReader, algorithm: str, removed: Removal) 
 
 def model_file(study: StudyReader, algorithm: str, removed: Removal, seed: int) -> Path:
     """Shard of a retrained model: `output`, `removed`, `answers` with outcomes, and `made`
-    `[seeds, ...]` where models make examples.
+    `[seeds, ...]` and `made_features` `[seeds, d]` where models make examples.
 
-    If an audit needed them, also `rows` and, of each array of `Outcomes.audited`, such as `logits`,
+    If an audit needed them, also `rows` and, of each array of `audited_records`, such as `logits`,
     `train_logits` `[rows, classes]` and `test_logits` `[n_test, classes]`.
     """
     fingerprint = retrained_fingerprint(study, algorithm, removed)
@@ -322,20 +322,20 @@ def train_model(job: Job) -> None:
     tensors = {"output": outputs["output"], "removed": np.array(model.removed, np.int32)}
     if (answers := _answers(study, outputs)) is not None:
         tensors["answers"] = answers
-    if (making := read_making(study)) is not None and task.generate is not None:
-        made = task.generate(trained, encoding, making.seeds, making.steps, 1, making.guidance)
-        tensors[MADE] = made.pictures
+    tensors |= made_by(study, job.algorithm, trained, job.device)
     path = model_file(study, job.algorithm, model.removed, model.seed)
     if model.rows is not None:
         rows = np.array(model.rows, np.int64)
         if path.exists():
             rows = np.union1d(rows, _audited_rows(path))
         some = {name: array[rows] for name, array in read_stacked_arrays(study, "train").items()}
+        if task.context is not None:
+            task = task_of_audits(study, trained)
+            tests = read_stacked_arrays(study, "test")
+            outputs = evaluate(task, trained, tests, encoding, 512, job.device)
         of_rows = evaluate(task, trained, some, encoding, 512, job.device)
-        outcomes = outcomes_named(study.dataset.outcomes)
-        assert outcomes is not None, "audits need outcomes"
         tensors["rows"] = rows
-        for name in outcomes.audited:
+        for name in audited_records(study.dataset.outcomes, study.dataset.output):
             tensors |= {f"train_{name}": of_rows[name], f"test_{name}": outputs[name]}
         checked["train"] = of_rows["output"]
     for split, output in checked.items():
@@ -346,6 +346,23 @@ def train_model(job: Job) -> None:
                 "longer warmup."
             )
     store.write_tensors(path, tensors, fingerprint, metadata)
+
+
+def made_by(
+    study: StudyReader, algorithm: str, model: torch.nn.Module, device: str
+) -> dict[str, np.ndarray]:
+    """What a model in eval mode makes from the seeds of the made test examples, as `MADE`, and as
+    the study's first checkpoint sees it, `MADE_FEATURES`; nothing where no models made any."""
+    from engine.training.outputs import evaluate
+
+    making, make = read_making(study), task_of(study).generate
+    if making is None or make is None:
+        return {}
+    encoding = study.dataset.encoding
+    found = make(model, encoding, making.seeds, making.steps, 1, making.guidance)
+    first = load_checkpoint(study, algorithm, 0, device)
+    seen = evaluate(task_at(study, algorithm, 0), first, found.arrays, encoding, 512, device)
+    return {MADE: found.pictures, MADE_FEATURES: seen["embeddings"]}
 
 
 def _trained(study: StudyReader, job: Job, metadata: Mapping[str, Any]) -> torch.nn.Module:

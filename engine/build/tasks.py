@@ -11,6 +11,7 @@ from engine.store import layout
 from engine.store.errors import SpecError
 from engine.store.trust import PREFIX, Code, load_code
 from engine.study.examples import read_stacked_arrays
+from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.tasks import load_task
 
@@ -66,6 +67,12 @@ def task_for(study: StudyReader, model: torch.nn.Module, seed: int) -> Task:
 
     task = task_of(study)
     return bind(task, new_context(study, task, model, seed))
+
+
+def task_of_audits(study: StudyReader, model: torch.nn.Module) -> Task:
+    """The task whose outputs use the context of the study's first seed, whatever the model's own
+    is: audits of unlearning compare models example by example."""
+    return task_for(study, model, checkpoint_seed(study, 0))
 
 
 def new_context(

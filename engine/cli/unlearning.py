@@ -14,12 +14,13 @@ from engine.applications.unlearning.sources import SOURCES
 from engine.cli.arguments import Verbs, add_algorithm, add_json, add_machine
 from engine.cli.printing import console, print_json, table
 from engine.store.errors import DataloupeError
-from engine.store.quantities import ACCURACY, KLOM, SHARE
+from engine.store.quantities import ACCURACY, FEATURE_DISTANCE, KLOM, SHARE
 from engine.store.text import counted
 
 if TYPE_CHECKING:
     from engine.applications.unlearning.audit_record import Audit
     from engine.applications.unlearning.klom import Klom
+    from engine.applications.unlearning.made import MadeByAudit
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -119,6 +120,7 @@ def _unlearn(options: argparse.Namespace) -> int:
 
 def _print_audit(shown: Console, study: Study, found: Audit) -> None:
     from engine.applications.unlearning.before_after import read_before_after
+    from engine.applications.unlearning.made import read_made_by_audit
     from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
 
     listed = table(
@@ -134,20 +136,18 @@ def _print_audit(shown: Console, study: Study, found: Audit) -> None:
     )
     for one in found.methods:
         cells = [_klom(part.at_half) for part in (one.forget, one.retain, one.test)]
-        listed.add_row(
-            one.method, *cells, ACCURACY.text(one.test.accuracy), f"{one.cost_share:.1%}"
-        )
+        listed.add_row(one.method, *cells, _accuracy(one.test.accuracy), f"{one.cost_share:.1%}")
     floor = [_klom(found.floor[part]) for part in ("forget", "retain", "test")]
     accuracy = found.methods[0].test.oracle_accuracy
-    listed.add_row("floor (oracles)", *floor, ACCURACY.text(accuracy), "100.0%")
+    listed.add_row("floor (oracles)", *floor, _accuracy(accuracy), "100.0%")
     shown.print(listed)
     verdict = method_verdict(found, best(found))
     text = f"{GRADES[verdict.grade]}. {verdict.summary} {verdict.caution}".strip()
     shown.print(text, markup=False, highlight=False)
     tests = read_before_after(study, found, best(found), "test")
-    if len(tests.rows):
+    if len(tests.rows) and tests.before.right is not None:
         shares = (tests.before, tests.unlearned, tests.oracle)
-        before, after, oracle = (SHARE.text(one.right.mean()) for one in shares)
+        before, after, oracle = (SHARE.text(one.share_right.mean()) for one in shares)
         shown.print(
             f"Of the {counted(len(tests.rows), 'test example')} that the forget set supports most, "
             f"{before} are answered right before, {after} after unlearning, and {oracle} by "
@@ -155,6 +155,24 @@ def _print_audit(shown: Console, study: Study, found: Audit) -> None:
             markup=False,
             highlight=False,
         )
+    if (made := read_made_by_audit(study, found, best(found))) is not None:
+        _print_made(shown, made)
+
+
+def _print_made(shown: Console, found: MadeByAudit) -> None:
+    """What models make from the same seeds."""
+    far = {side: FEATURE_DISTANCE.text(some.mean()) for side, some in found.distances.items()}
+    shown.print(
+        f"From {counted(len(found.seeds), 'seed')}, pictures are {far['before']} away from those "
+        f"of retrained models before, {far['unlearned']} after unlearning, and retrained models' "
+        f"from each other {far['retrained']} (cosine distance of features).",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _accuracy(share: float | None) -> str:
+    return "–" if share is None else ACCURACY.text(share)
 
 
 def _klom(found: Klom) -> str:

@@ -58,8 +58,8 @@ def build_model(
     encoding and to give `n_classes` logits. The global random state does not change.
 
     Args:
-        architecture: A name in `ARCHITECTURES`, `timm:NAME`, `transformers:FOLDER`, or
-            `python:module:function`.
+        architecture: A name in `ARCHITECTURES`, `timm:NAME`, `transformers:FOLDER`,
+            `diffusers:FOLDER`, or `python:module:function`.
         options: Keyword arguments of the architecture.
         encoding: The task's encoding, as the store keeps it.
         n_classes: Number of logits.
@@ -173,9 +173,13 @@ def _find(architecture: str, options: dict[str, Any], study: Path | None) -> Arc
         from engine.models.transformers_zoo import architecture_of
 
         return architecture_of(rest, study)
+    if kind == "diffusers" and rest:
+        from engine.models import diffusers_zoo
+
+        return diffusers_zoo.architecture_of(rest, study)
     raise SpecError(
         f"architecture {architecture!r} is not known; take {', '.join(sorted(ARCHITECTURES))}, "
-        "timm:NAME, transformers:FOLDER, or python:module:function."
+        "timm:NAME, transformers:FOLDER, diffusers:FOLDER, or python:module:function."
     )
 
 

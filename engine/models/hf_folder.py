@@ -5,8 +5,11 @@
     model.safetensors.index.json, model-00001-of-…   the weights in parts
     tokenizer.json, tokenizer_config.json, …       the tokenizer
 
+Diffusers calls the weights diffusion_pytorch_model, and saves a pipeline as a folder with the model
+in unet/ and its noising process in scheduler/scheduler_config.json.
+
 Nothing of it is trusted: no code of a folder is run, and no pickle is read. Importing this module
-imports neither torch nor transformers.
+imports neither torch nor these libraries.
 """
 
 from __future__ import annotations
@@ -19,13 +22,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.store import file_digest, fingerprint_of
+from engine.store import file_digest, fingerprint_of, layout
 from engine.store.cache import FileCache
-from engine.store.errors import CheckpointError, SpecError
+from engine.store.errors import CheckpointError, SpecError, StoreError
+from engine.store.files import read_json
 from engine.store.walk import paths_in
 
-PREFIX = "transformers:"
+TRANSFORMERS, DIFFUSERS = "transformers", "diffusers"
+_KINDS = {TRANSFORMERS: "model_type", DIFFUSERS: "_class_name"}
+"""Library → the key of its config.json that says what the model is."""
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+_STEMS = ("diffusion_pytorch_model", "model")
+"""What a file of weights is called, in diffusers and in transformers."""
+_PART = "unet"
+"""The model's folder in a pipeline of diffusers."""
+SCHEDULER = "scheduler_config.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (
     TOKENIZER,
@@ -42,7 +53,7 @@ TOKENIZER_FILES = (
 _VOCABULARIES = (TOKENIZER, *TOKENIZER_FILES[4:])
 """Files one of which every tokenizer has."""
 _DOWNLOADED = ("*.json", "*.txt", "*.model", "model*.safetensors")
-_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
+_PICKLES = ("pytorch_model*.bin", "diffusion_pytorch_model*.bin", "*.pt", "*.pth")
 _MAX_JSON = 4 * 2**20
 _MAX_TOKENIZER = 32 * 2**20
 """Largest tokenizer.json: it becomes part of the study."""
@@ -54,9 +65,16 @@ _LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 """Keys of a config that say what its outputs are called."""
 
 
-def name_of(architecture: str) -> str | None:
-    """FOLDER of `transformers:FOLDER`; None for any other architecture."""
-    return architecture.removeprefix(PREFIX) if architecture.startswith(PREFIX) else None
+def folder_of(architecture: str) -> tuple[str, str] | None:
+    """(library, FOLDER) of `transformers:FOLDER` and `diffusers:FOLDER`; None for any other."""
+    library, _, name = architecture.partition(":")
+    return (library, name) if library in _KINDS and name else None
+
+
+def name_of(architecture: str, library: str = TRANSFORMERS) -> str | None:
+    """FOLDER of `transformers:FOLDER`, or of another library; None for any other architecture."""
+    found = folder_of(architecture)
+    return found[1] if found is not None and found[0] == library else None
 
 
 def reason_of(error: Exception) -> str:
@@ -70,12 +88,13 @@ def allow_downloads() -> None:
     os.environ[_MAY_DOWNLOAD] = "1"
 
 
-def find_folder(name: str, study: Path | None) -> Path:
+def find_folder(name: str, study: Path | None, library: str = TRANSFORMERS) -> Path:
     """The folder that a study names, or a copy of what it names on the Hugging Face hub.
 
     Args:
         name: A path, relative to the study's folder, or a hub name such as `owner/name`.
         study: The study's folder.
+        library: Models of diffusers are only taken from folders.
 
     Raises:
         SpecError: There is no such folder, and it is no hub name that can be read.
@@ -85,7 +104,7 @@ def find_folder(name: str, study: Path | None) -> Path:
         return path
     if path.exists():
         raise SpecError(f"{path} is a file. Name the folder that holds its config.json.")
-    if not _HUB_NAME.fullmatch(name) or ".." in name:
+    if library != TRANSFORMERS or not _HUB_NAME.fullmatch(name) or ".." in name:
         raise SpecError(
             f"the folder {path} does not exist. Correct the path, which is relative to the study's "
             "folder, or put the model there."
@@ -122,13 +141,41 @@ def _from_hub(name: str, path: Path) -> Path:
 # --- config.json ---------------------------------------------------------------------------------
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def stored_config(library: str, name: str, study: Path | None) -> dict[str, Any]:
+    """The config of the models that a study has made, else that of the folder.
+
+    Raises:
+        SpecError: There is neither, or it cannot be used.
+    """
+    for path in layout.architecture_files(study) if study is not None else ():
+        try:
+            found = read_json(path)
+        except StoreError:  # `dataloupe doctor` says so
+            continue
+        if found["name"] == name:
+            return checked_config(found["config"], path, library)
+    return read_config(find_folder(name, study, library), library)
+
+
+def read_config(folder: Path, library: str = TRANSFORMERS) -> dict[str, Any]:
     """The content of a folder's config.json, checked.
 
     Raises:
         SpecError: There is none, it is damaged, or it asks for what is never done.
     """
-    path = folder / CONFIG
+    content, path = _content_of(folder)
+    return checked_config(content, path, library)
+
+
+def model_part(folder: Path) -> Path:
+    """The folder itself, or the one of the model in a pipeline of diffusers."""
+    part = folder / _PART
+    return part if not (folder / CONFIG).is_file() and (part / CONFIG).is_file() else folder
+
+
+def _content_of(folder: Path) -> tuple[dict[str, Any], Path]:
+    """What is in a folder's config.json, and its path."""
+    path = model_part(folder) / CONFIG
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
             raise SpecError(
@@ -136,28 +183,37 @@ def read_config(folder: Path) -> dict[str, Any]:
                 "(`merge_and_unload`), and save the whole model."
             )
         raise SpecError(f"{folder} has no {CONFIG}. Save the model with `save_pretrained`.")
-    config = _read_json(path)
-    return checked_config(config, path)
+    return _read_json(path), path
 
 
-def checked_config(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
+def checked_config(config: Mapping[str, Any], where: Path, library: str) -> dict[str, Any]:
     """A config that asks for nothing that is never done. Raises as `read_config`."""
     if "auto_map" in config:
         raise SpecError(
             f"{where} asks for code of its own (auto_map), which is never run. Take a model whose "
-            "architecture is part of transformers, or write it as python:module:function."
+            f"architecture is part of {library}, or write it as python:module:function."
         )
     if config.get("quantization_config"):
         raise SpecError(
             f"{where} describes a quantized model, whose weights have no gradients. Take the model "
             "from before quantization."
         )
-    if not isinstance(config.get("model_type"), str):
+    if not isinstance(config.get(_KINDS[library]), str):
         raise SpecError(
-            f"{where} names no model_type, so it does not describe a model of transformers. Save "
-            "the model with `save_pretrained`."
+            f"{where} names no {_KINDS[library]}, so it does not describe a model of {library}. "
+            "Save the model with `save_pretrained`."
         )
     return dict(config)
+
+
+def read_scheduler(folder: Path) -> dict[str, Any] | None:
+    """The noising process of a model of diffusers, as its scheduler's config; None if not saved."""
+    part = model_part(folder)
+    outer = part.parent if part.name == _PART else folder
+    for path in (part / SCHEDULER, outer / "scheduler" / SCHEDULER):
+        if path.is_file():
+            return _read_json(path)
+    return None
 
 
 def preprocessing_of(folder: Path) -> dict[str, list[float]] | None:
@@ -178,6 +234,7 @@ def preprocessing_of(folder: Path) -> dict[str, list[float]] | None:
 def config_digest(config: Mapping[str, Any]) -> str:
     """Digest of an architecture: of a config without its labels and where it comes from."""
     outside = (*_LABELS, "_name_or_path", "transformers_version", "dtype", "torch_dtype")
+    outside += ("_diffusers_version",)
     kept = {key: value for key, value in config.items() if key not in outside}
     return fingerprint_of("config", json.dumps(kept, sort_keys=True))
 
@@ -217,7 +274,8 @@ def _read_json(path: Path, most: int = _MAX_JSON) -> dict[str, Any]:
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder has weights of any kind."""
-    return bool(paths_in(folder, "*.safetensors*")) or bool(_pickles(folder))
+    part = model_part(folder)
+    return bool(paths_in(part, "*.safetensors*")) or bool(_pickles(part))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -226,16 +284,19 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: There are none, or a part of them is missing.
     """
-    index = folder / INDEX
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if index.is_file():
-        return _parts(index)
+    folder = model_part(folder)
+    for stem in _STEMS:
+        whole, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+        if whole.is_file():
+            return [whole]
+        if index.is_file():
+            return _parts(index)
     if pickles := _pickles(folder):
         name = pickles[0].name
+        wanted = next((f"{s}.safetensors" for s in _STEMS if name.startswith(s)), WEIGHTS)
         raise CheckpointError(
             f"{folder} has its weights only in {name}, a pickle, which could run code and is never "
-            f"read. `dataloupe convert {pickles[0]} {folder / WEIGHTS}` makes {WEIGHTS} of it."
+            f"read. `dataloupe convert {pickles[0]} {folder / wanted}` makes {wanted} of it."
         )
     others = [path for kind in ("h5", "msgpack", "onnx") for path in paths_in(folder, f"*.{kind}")]
     has = f"only {others[0].name}, which is of another library" if others else "no weights"
@@ -276,7 +337,7 @@ def weights_digest(folder: Path) -> str:
         [file.name, _DIGESTS.get(file, lambda file=file: file_digest(file))]  # type: ignore[misc]
         for file in files
     ]
-    return fingerprint_of("folder", digests, labels_of(read_config(folder)))
+    return fingerprint_of("folder", digests, labels_of(_content_of(folder)[0]))
 
 
 # --- the tokenizer -------------------------------------------------------------------------------

@@ -16,12 +16,10 @@ import torch
 from torch import nn
 
 from engine.models.classifier import Embeds
-from engine.models.hf_folder import CONFIG, checked_config, find_folder, read_config, reason_of
+from engine.models.hf_folder import CONFIG, TRANSFORMERS, reason_of, stored_config
 from engine.models.pairs import ANSWER, PAIRS
 from engine.models.sequences import SEQUENCES, keep_biases_apart, sequences_class
-from engine.store import layout
-from engine.store.errors import SpecError, StoreError
-from engine.store.files import read_json
+from engine.store.errors import SpecError
 from engine.store.text import counted
 
 _NOT_OF_AN_ARCHITECTURE = (
@@ -58,25 +56,11 @@ def architecture_of(name: str, study: Path | None) -> Callable[..., nn.Module]:
         """Build it with random weights; `pretrained` says whether training starts from its own."""
         if not isinstance(pretrained, bool):
             raise SpecError(f"option pretrained = {pretrained!r} must be true or false.")
-        return build_transformer(stored_config(name, study), encoding, n_classes, name)
+        return build_transformer(
+            stored_config(TRANSFORMERS, name, study), encoding, n_classes, name
+        )
 
     return build
-
-
-def stored_config(name: str, study: Path | None) -> dict[str, Any]:
-    """The config of the models that a study has made, else that of the folder.
-
-    Raises:
-        SpecError: There is neither, or it cannot be used.
-    """
-    for path in layout.architecture_files(study) if study is not None else ():
-        try:
-            found = read_json(path)
-        except StoreError:  # `dataloupe doctor` says so
-            continue
-        if found["name"] == name:
-            return checked_config(found["config"], path)
-    return read_config(find_folder(name, study))
 
 
 def build_transformer(

@@ -108,18 +108,19 @@ class AlgorithmSpec(_Strict):
 
     architecture: str = "resnet-small"
     """A built-in (`resnet-small`, `resnet9`, `mlp`, ...), `timm:NAME`, `python:module:function`, or
-    `transformers:FOLDER`, the folder or hub name of a model of transformers."""
+    `transformers:FOLDER`, the folder or hub name of a model of transformers, or `diffusers:FOLDER`,
+    the folder of a U-Net of diffusers."""
     architecture_options: dict[str, Any] = {}
     """Keyword arguments of the architecture, such as `widths = [256, 128]` for `mlp`."""
     initial_weights: str | None = None
-    """A .safetensors file to start from, or a folder of transformers; none: the weights in the
-    folder of a `transformers:` architecture, else a seeded random initialization."""
+    """A .safetensors file to start from, or a folder of transformers or diffusers; none: the
+    weights in the folder of such an architecture, else a seeded random initialization."""
     reset: list[str] = []
     """Parts of the model, such as `fc`, that keep their seeded initialization instead of taking it
     from `initial_weights`."""
     weights: list[str] = []
-    """The user's own trained checkpoints (.safetensors, or folders of transformers). If given,
-    nothing is trained."""
+    """The user's own trained checkpoints (.safetensors, or folders of transformers or diffusers).
+    If given, nothing is trained."""
     checkpoints: Annotated[int, Field(ge=1, le=10_000)] = 5
     """How many models to train on all training examples."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -304,7 +305,9 @@ class StudySpec(_Strict):
                     f"algorithms.{name}: `weights` (already trained) and `initial_weights` "
                     "(a start for training) exclude each other"
                 )
-            own = algorithm.architecture.removeprefix("transformers:")
+            own = algorithm.architecture
+            for library in ("transformers:", "diffusers:"):
+                own = own.removeprefix(library)
             if own in algorithm.weights and "epochs" in algorithm.model_fields_set:
                 raise ValueError(
                     f"algorithms.{name}: its models cannot be trained again from {own!r}, which is "

@@ -12,10 +12,9 @@ from typing import Literal
 
 from engine.store.errors import MissingCapability
 from engine.study.reader import StudyReader
+from engine.tasks.outcomes import matched_named
 
 Capability = Literal["outcomes", "classes", "unlearning", "pictures", "texts"]
-UNLEARNING = ("classes", "exact")
-"""Outcomes with outputs that unlearning can match (`engine.tasks.outcomes.Outcomes.matched`)."""
 
 
 def has(study: StudyReader, capability: Capability) -> bool:
@@ -29,7 +28,7 @@ def has(study: StudyReader, capability: Capability) -> bool:
     dataset = study.dataset
     found = {
         "outcomes": dataset.outcomes is not None,
-        "unlearning": dataset.outcomes in UNLEARNING,
+        "unlearning": matched_named(dataset.outcomes, dataset.output) is not None,
         "classes": dataset.labels == "class",
         "pictures": "picture" in dataset.views,
         "texts": "text" in dataset.views,
@@ -47,8 +46,9 @@ def missing(study: StudyReader, capability: Capability) -> str:
         "accuracy and cannot flip. Studies of classification have this.",
         "classes": f"Examples of the task {task} do not have one class each. Studies of "
         "classification have this.",
-        "unlearning": f"Unlearning matches class logits or the log-odds of tokens, and the task "
-        f"{task} has neither. Studies of classification and of generated texts have this.",
+        "unlearning": "Unlearning matches class logits, the log-odds of tokens or errors of "
+        f"denoising, and the task {task} has none of them. Studies of classification, of generated "
+        "texts and of diffusion have this.",
         "pictures": f"Examples of the task {task} are not pictures.",
         "texts": f"Examples of the task {task} are not texts.",
     }

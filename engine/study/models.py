@@ -14,7 +14,7 @@ from engine import store
 from engine.attribution.ensemble import checkpoint_mean, combined
 from engine.attribution.logit_gap import best_wrong_classes, gaps_to
 from engine.attribution.softmax import margins, softmax
-from engine.models.hf_folder import INDEX, find_folder, has_weights, name_of, weight_files
+from engine.models.hf_folder import INDEX, find_folder, folder_of, has_weights, weight_files
 from engine.store import layout
 from engine.store.cache import read_column_names
 from engine.store.errors import CheckpointError
@@ -43,11 +43,6 @@ def user_file(study: StudyReader, path: str) -> Path:
     return study.root / Path(path).expanduser()
 
 
-def is_transformer(spec: AlgorithmSpec) -> bool:
-    """Whether an algorithm's models are those of a folder of transformers."""
-    return name_of(spec.architecture) is not None
-
-
 def start_of(study: StudyReader, spec: AlgorithmSpec) -> Path | None:
     """What training starts from: a file of weights or a folder of a model; None: random weights.
 
@@ -56,10 +51,11 @@ def start_of(study: StudyReader, spec: AlgorithmSpec) -> Path | None:
     """
     if spec.initial_weights:
         return user_file(study, spec.initial_weights)
-    name = name_of(spec.architecture)
-    if name is None or not spec.architecture_options.get("pretrained", True):
+    named = folder_of(spec.architecture)
+    if named is None or not spec.architecture_options.get("pretrained", True):
         return None
-    folder = find_folder(name, study.root)
+    library, name = named
+    folder = find_folder(name, study.root, library)
     return folder if has_weights(folder) else None
 
 

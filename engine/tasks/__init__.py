@@ -54,6 +54,7 @@ SETTLED = {
     ),
     "image-text": "engine.tasks.pair_options",
     "text-to-text": "engine.tasks.sequence_options",
+    "diffusion": "engine.tasks.diffusion_options",
 }
 """Tasks whose options depend on the study's algorithms or on files outside of it → the module with
 their functions `settle`, `outside` and `computed`, which imports no torch."""
@@ -128,6 +129,7 @@ class Generated:
 
     Attributes:
         pictures: uint8 `[n, channels, height, width]`.
+        arrays: Name → array `[n, ...]`: them, as examples that other models see.
         columns: Name → list of `n` values of columns of the data that the model was told.
         frames: What the model saw before some of its steps, uint8 `[n, frames, c, h, w]`.
         denoised: The picture that it made out there, of the same shape.
@@ -135,6 +137,7 @@ class Generated:
     """
 
     pictures: np.ndarray
+    arrays: dict[str, np.ndarray]
     columns: dict[str, list[Any]]
     frames: np.ndarray
     denoised: np.ndarray

@@ -53,5 +53,6 @@ def bind(task: Task, context: Mapping[str, np.ndarray]) -> Task:
         task,
         record=bound(task.record),
         outputs=tuple(map(bound_output, task.outputs)),
+        matched=task.matched and bound(task.matched),
         make_output=make and (lambda name, numbers: bound_output(make(name, numbers))),
     )

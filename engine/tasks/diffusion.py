@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from engine.models.denoising import CONDITIONS, DENOISER
 from engine.store.errors import DataError
@@ -25,7 +24,8 @@ from engine.tasks import (
     picture_values,
 )
 from engine.tasks.denoising import LABELS, SAMPLE
-from engine.tasks.noising import Prediction, Schedule, make_process, unstacked
+from engine.tasks.diffusion_options import NONE, Options
+from engine.tasks.noising import Process, make_process, unstacked
 from engine.tasks.sampling import guided, sample
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from engine.attribution.trak.plan import Batch
 
-NONE = "none"
 CLASS = "class"
 """Column of the names of classes."""
 _USUAL = ("label", "labels", "class", "category", "target", "y")
@@ -44,33 +43,14 @@ _READ_ALREADY = ("input", "label", "id", "file", "source_row")
 """Columns that a source of this project has, whatever the source's own are."""
 
 
-class Options(image_classification.Options):
-    """`[task]` of a study of diffusion."""
-
-    mean: image_classification.Statistic = 0.5
-    std: image_classification.Statistic = 0.5
-    """Pixels are between −1 and 1, which samples are cut to."""
-    class_column: Annotated[str, Field(min_length=1)] = "auto"
-    """Column of the classes that pictures are made by. `auto` takes one with a usual name such as
-    `label`, if there is one; `none` makes pictures without classes."""
-    timesteps: Annotated[int, Field(ge=2, le=100_000)] = 1000
-    """Steps from a picture to noise."""
-    schedule: Schedule = "cosine"
-    """How fast noise grows with them."""
-    prediction: Prediction = "v"
-    """What models predict: `epsilon`, the noise, or `v`, a mixture of noise and picture."""
-    draws: Annotated[int, Field(ge=1, le=1000)] = 10
-    """At how many timesteps outputs measure an example, spread over all of them. More are more
-    exact and take longer."""
-
-
 def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:
     """The encoding of the pictures, and the process.
 
     Returns:
         As of `image_classification`, and: `class_column`, None without classes; `conditions`, the
-        names of the classes; `timesteps`, `schedule`, `prediction` and `draws` as the options say;
-        `answer` and `inputs`, for models.
+        names of the classes; `timesteps`, `schedule`, `betas` if they are given, `prediction` and
+        `draws` as the options say; `answer` and `inputs`, for models; `from_folder` and `expected`,
+        what was taken from a folder of diffusers, if something was.
 
     Raises:
         DataError, SpecError: As of `image_classification`; or there is no such column.
@@ -90,6 +70,8 @@ def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> di
         "class_column": column,
         CONDITIONS: names,
         **{key: getattr(options, key) for key in keys},
+        **({"betas": list(options.betas)} if options.betas else {}),
+        **options.told(),
         "answer": DENOISER,
         "inputs": inputs,
     }
@@ -170,7 +152,7 @@ def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
     """`sample`, and `class_labels` if there are any, as models take them, without noise; the keys,
     the tables of the process and the numbers of the draws."""
     pixels = image_classification.prepare({"input": batch["input"]}, encoding)["input"]
-    process = make_process(encoding["timesteps"], encoding["schedule"], encoding["prediction"])
+    process = process_of(encoding)
     size, device = len(pixels), pixels.device
     draws = torch.arange(encoding["draws"], device=device)
     return {
@@ -180,6 +162,12 @@ def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
         denoising.PROCESS: process.stacked().to(device).expand(size, -1, -1),
         denoising.DRAWS: draws.expand(size, -1),
     }
+
+
+def process_of(encoding: Mapping[str, Any]) -> Process:
+    """The process that an encoding describes."""
+    keys = ("timesteps", "schedule", "prediction")
+    return make_process(*(encoding[key] for key in keys), encoding.get("betas"))
 
 
 def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:
@@ -231,7 +219,8 @@ def remarks(
             f"{counted(leaked, 'test picture')} of {len(keys['test']):,} "
             f"{'occurs' if leaked == 1 else 'occur'} in the training split, too."
         )
-    return Remarks([made, *found.notes], [*warnings, *found.warnings])
+    notes = [made, *encoding.get("from_folder", []), *found.notes]
+    return Remarks(notes, [*warnings, *found.warnings])
 
 
 def generate(
@@ -251,8 +240,7 @@ def generate(
             (`engine.tasks.sampling.guided`); without classes it does nothing.
     """
     device, names = next(model.parameters()).device, encoding[CONDITIONS]
-    process = make_process(encoding["timesteps"], encoding["schedule"], encoding["prediction"])
-    process = unstacked(process.stacked().to(device))
+    process = unstacked(process_of(encoding).stacked().to(device))
     given = torch.from_numpy(np.asarray(seeds, np.int64)).to(device)
     told = {LABELS: given % len(names)} if names else {}
 
@@ -270,8 +258,11 @@ def generate(
         frames=frames,
     )
     classes = {CLASS: [names[number] for number in told[LABELS].tolist()]} if names else {}
+    pictures = _as_pixels(found.pictures, encoding)
+    labels = {name: one.cpu().numpy() for name, one in told.items()}
     return Generated(
-        _as_pixels(found.pictures, encoding),
+        pictures,
+        {"input": pictures, _OWN_KEY: np.zeros(len(pictures), np.int64), **labels},
         classes,
         _as_pixels(found.frames, encoding),
         _as_pixels(found.denoised, encoding),
@@ -308,6 +299,7 @@ TASK = Task(
     predicted="denoising-error",
     outputs=denoising.OUTPUTS,
     context=denoising.context,
+    matched=denoising.errors,
     choices=denoising.CHOICES,
     make_output=denoising.make_output,
     generate=generate,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
 from engine.data.fitting import BLACK, Fit, in_parallel, pixels_and_thumbnail
@@ -20,15 +19,13 @@ from engine.store.errors import DataError, SpecError
 from engine.store.rows import evenly_spread
 from engine.store.text import counted
 from engine.tasks import Accepted, Encoded, Given, Task, classification
+from engine.tasks.picture_options import Options as Options
 from engine.tasks.picture_values import between, plan_values, remarks, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from engine.attribution.trak.plan import Batch
-
-Side = Annotated[int, Field(ge=1, le=4096)]
-Statistic = float | list[float] | Literal["auto"]
 
 OUTSIDE = "yours"
 """Id of an example from outside the dataset."""
@@ -38,27 +35,6 @@ FEW_PIXELS = 4
 LONG = 4.0
 """How much longer or shorter its proportions may be than the model's."""
 _CROP_PADDING = 4
-
-
-class Options(BaseModel):
-    """`[task]` of an image classification study."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    image_size: Side | tuple[Side, Side] | None = None
-    """Side, or [height, width], to which pictures are resized; None: all must have one size."""
-    resize: Literal["squash", "crop", "pad"] = "squash"
-    """`squash` changes proportions, `crop` keeps the middle, `pad` adds black borders."""
-    color: Literal["keep", "grey", "rgb"] = "keep"
-    """`keep` is grayscale if every training picture is, else RGB."""
-    mean: Statistic = "auto"
-    """Subtracted from pixels in 0…1: one number, one per channel, or measured on the training
-    pictures (`auto`)."""
-    std: Statistic = "auto"
-    """Divides the result; given like `mean`."""
-    value_range: tuple[float, float] | Literal["auto"] = "auto"
-    """The values that become black and white in pictures of more than 8 bits a value; `auto` is the
-    smallest and the largest value of the training pictures."""
 
 
 def plan_encoding(rows: Dataset, options: Options, classes: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from x_t, which is also a mixture of the two:
 
     ε-prediction   target = ε                  v-prediction   target = s_t ε − n_t x
 
+or is the picture x itself.
+
 Outputs need the same noise whenever an example is seen, in whatever company and on any device. It
 is not stored: `normal_noise` computes it from a number of the example and the seed of the model.
 """
@@ -13,14 +15,13 @@ is not stored: `normal_noise` computes it from a number of the example and the s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Schedule = Literal["cosine", "linear"]
-Prediction = Literal["v", "epsilon"]
+from engine.tasks.diffusion_options import Prediction, Schedule
 
 _MOST_NOISE = 0.999
 """Largest β_t of the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672)."""
@@ -87,21 +88,33 @@ def unstacked(tables: Tensor) -> Process:
     return Process(*tables.unbind(-2))
 
 
-def make_process(timesteps: int, schedule: Schedule, prediction: Prediction) -> Process:
-    """The process of a schedule with T timesteps, in float32."""
-    steps = torch.arange(timesteps + 1, dtype=torch.float64)
+def make_process(
+    timesteps: int,
+    schedule: Schedule,
+    prediction: Prediction,
+    betas: Sequence[float] | None = None,
+) -> Process:
+    """The process of a schedule with T timesteps, in float32.
+
+    Args:
+        betas: The first and the last β_t of a schedule other than cosine; None: those of `linear`.
+    """
     if schedule == "cosine":
-        angles = (steps / timesteps + _OFFSET) / (1 + _OFFSET) * math.pi / 2
-        levels = angles.cos().square()
-        betas = (1 - levels[1:] / levels[:-1]).clamp(max=_MOST_NOISE)
+        ends = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+        levels = ((ends + _OFFSET) / (1 + _OFFSET) * math.pi / 2).cos().square()
+        growth = 1 - levels[1:] / levels[:-1]
     else:
-        first, last = (beta * 1000 / timesteps for beta in _LINEAR)
-        betas = torch.linspace(first, last, timesteps, dtype=torch.float64)
-        betas = betas.clamp(max=_MOST_NOISE)
-    kept = (1 - betas).cumprod(0)
+        power = 2 if schedule == "scaled-linear" else 1
+        first, last = betas or [beta * 1000 / timesteps for beta in _LINEAR]
+        first, last = first ** (1 / power), last ** (1 / power)
+        growth = torch.linspace(first, last, timesteps, dtype=torch.float64).pow(power)
+    kept = (1 - growth.clamp(max=_MOST_NOISE)).cumprod(0)
     signal, noise = kept.sqrt().float(), (1 - kept).sqrt().float()
+    one, zero = torch.ones_like(signal), torch.zeros_like(signal)
     if prediction == "epsilon":
-        return Process(signal, noise, torch.ones_like(signal), torch.zeros_like(signal))
+        return Process(signal, noise, one, zero)
+    if prediction == "picture":
+        return Process(signal, noise, zero, one)
     return Process(signal, noise, signal, -noise)
 
 

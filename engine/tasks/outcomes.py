@@ -56,7 +56,8 @@ class Outcomes:
         gap: What a gap is called.
         like_output: Whether gaps are in the unit of the task's first output, and change with it.
         expected: Column of the tables of examples with the right answer, if it is no label.
-        matched: What unlearning matches; None: models of such tasks cannot unlearn.
+        matched: What unlearning matches; None: models of such tasks cannot unlearn. See `MATCHED`
+            of tasks without outcomes.
     """
 
     record: str
@@ -70,12 +71,6 @@ class Outcomes:
     gap: str
     expected: str = ""
     matched: Matched | None = None
-
-    @property
-    def audited(self) -> tuple[str, ...]:
-        """The arrays of a record that audits of unlearning keep of each model."""
-        names = (self.record,) if self.matched is None else (self.matched.record, self.record)
-        return tuple(dict.fromkeys(names))
 
 
 def _answers(logits: np.ndarray) -> np.ndarray:
@@ -233,6 +228,23 @@ EXACT = Outcomes(
 target is generated. The record `[n, tokens]` has how far each target token's logit leads the
 largest other."""
 
+
+def _minus_mean(errors: np.ndarray, own: np.ndarray) -> np.ndarray:
+    found: np.ndarray = -errors.mean(axis=-1, dtype=np.float64)
+    return found
+
+
+def _errors_changed(
+    records: Mapping[str, np.ndarray], change: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    before = _minus_mean(np.asarray(records["errors"]), own)
+    return before, before + _minus_mean(change, own)
+
+
+MATCHED = {"denoising": Matched("errors", _minus_mean, _errors_changed, relative=False)}
+"""What unlearning matches where there is no right and wrong, by the task's first output: of
+denoising, the error at each of an example's draws `[n, draws]`."""
+
 OUTCOMES = {"classes": CLASSES, "retrieval": RETRIEVAL, "exact": EXACT}
 """Name in a task and in dataset.json → its outcomes."""
 
@@ -240,3 +252,16 @@ OUTCOMES = {"classes": CLASSES, "retrieval": RETRIEVAL, "exact": EXACT}
 def outcomes_named(name: str | None) -> Outcomes | None:
     """The outcomes of that name; None for None, a task without right and wrong."""
     return None if name is None else OUTCOMES[name]
+
+
+def matched_named(outcomes: str | None, output: str) -> Matched | None:
+    """What unlearning matches of a task with these outcomes and first output; None: nothing."""
+    found = outcomes_named(outcomes)
+    return MATCHED.get(output) if found is None else found.matched
+
+
+def audited_records(outcomes: str | None, output: str) -> tuple[str, ...]:
+    """Arrays of a record that audits of unlearning keep of each model; what is matched is first."""
+    found, matched = outcomes_named(outcomes), matched_named(outcomes, output)
+    names = () if matched is None else (matched.record,)
+    return tuple(dict.fromkeys([*names, *(() if found is None else (found.record,))]))

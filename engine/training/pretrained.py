@@ -6,7 +6,7 @@ share weights are understood as there. It reads safetensors only, and runs no co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ _POOLER = "pooler"
 
 
 @dataclass(frozen=True)
-class _Read:
+class Read:
     """Weights that fit a model's architecture, as far as they do.
 
     Attributes:
@@ -65,11 +65,11 @@ def start_from_folder(
     ]
     if lost:
         raise CheckpointError(
-            f"{folder} does not fit its own config.json: {_first(lost)} missing or of another "
+            f"{folder} does not fit its own config.json: {first_of(lost)} missing or of another "
             "shape. Copy the folder again."
         )
     fresh = read.fresh | set(kept)
-    _fill(folder, model, {name: t for name, t in read.state.items() if name not in fresh})
+    fill(folder, model, {name: t for name, t in read.state.items() if name not in fresh})
     notes = [f"Training starts from the weights in {folder}."]
     if parts := sorted({name.rpartition(".")[0] or name for name in fresh}):
         sizes = {(theirs[:1], ours[:1]) for _, theirs, ours in read.wrong}
@@ -80,12 +80,12 @@ def start_from_folder(
             ((theirs, ours),) = sizes
             why = f"the folder's head has {theirs[0]} outputs, and this study needs {ours[0]}"
         start = "starts" if len(parts) == 1 else "start"
-        notes.append(f"{_first(parts, 8)} {start} from a fresh initialization: {why}.")
+        notes.append(f"{first_of(parts, 8)} {start} from a fresh initialization: {why}.")
     head = _names_of(model, head_of(model))
     if not any(name.rpartition(".")[0] in head for name in fresh):
         notes += _in_order_of_classes(folder, model, classes)
     if read.unexpected:
-        notes.append(f"Of {folder}, {_first(read.unexpected)} are of another head and not used.")
+        notes.append(f"Of {folder}, {first_of(read.unexpected)} are of another head and not used.")
     return notes
 
 
@@ -116,15 +116,15 @@ def load_trained_folder(folder: Path, model: nn.Module, classes: Sequence[str]) 
         )
     if read.fresh:
         raise CheckpointError(
-            f"{folder} lacks {_first(sorted(read.fresh))}, so it is not trained to classify. To "
+            f"{folder} lacks {first_of(sorted(read.fresh))}, so it is not trained to classify. To "
             f'train from it, remove `weights` and set architecture = "transformers:FOLDER".'
         )
     if read.unexpected:
         raise CheckpointError(
-            f"{folder} does not fit: {_first(read.unexpected)} unexpected. Does `architecture` "
+            f"{folder} does not fit: {first_of(read.unexpected)} unexpected. Does `architecture` "
             "name the folder of this model?"
         )
-    _fill(folder, model, read.state)
+    fill(folder, model, read.state)
     return _in_order_of_classes(folder, model, classes)
 
 
@@ -145,8 +145,8 @@ def _in_order_of_classes(folder: Path, model: nn.Module, classes: Sequence[str])
         if head.bias is not None:
             head.bias.copy_(head.bias[order])
     return [
-        f"The outputs of {folder} ({_first(names, 6)}) were put into the order of this study's "
-        f"classes ({_first(list(classes), 6)})."
+        f"The outputs of {folder} ({first_of(names, 6)}) were put into the order of this study's "
+        f"classes ({first_of(list(classes), 6)})."
     ]
 
 
@@ -158,20 +158,33 @@ def _names_of(model: nn.Module, part: nn.Module) -> set[str]:
     return {name for name, module in model.named_modules() if module is part}
 
 
-def _read(folder: Path, model: nn.Module) -> _Read:
+def _read(folder: Path, model: nn.Module) -> Read:
     weight_files(folder)  # refuses pickles and missing parts
     read_config(folder)
     transformers(str(folder))
+    return read_with(
+        folder,
+        type(model).from_pretrained,  # type: ignore[attr-defined]
+        config=model.config,
+        dtype=torch.float32,
+    )
+
+
+def read_with(folder: Path, from_pretrained: Callable[..., Any], **options: Any) -> Read:
+    """Weights as a library itself reads a folder, which has been looked at before.
+
+    Raises:
+        CheckpointError: They cannot be read.
+    """
     with torch.random.fork_rng(devices=[]):
         try:
-            found, about = type(model).from_pretrained(  # type: ignore[attr-defined]
+            found, about = from_pretrained(
                 folder,
-                config=model.config,
                 use_safetensors=True,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                dtype=torch.float32,
+                **options,
             )
         except Exception as error:  # a damaged file can raise anything
             reason = reason_of(error)
@@ -179,10 +192,11 @@ def _read(folder: Path, model: nn.Module) -> _Read:
     wrong = [(str(name), tuple(a), tuple(b)) for name, a, b in about["mismatched_keys"]]
     fresh = {str(name) for name in about["missing_keys"]} | {name for name, _, _ in wrong}
     state = {name: tensor.detach() for name, tensor in found.state_dict().items()}
-    return _Read(state, fresh, sorted(wrong), sorted(map(str, about["unexpected_keys"])))
+    return Read(state, fresh, sorted(wrong), sorted(map(str, about["unexpected_keys"])))
 
 
-def _fill(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def fill(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a model the weights of a folder. Raises CheckpointError if some are not finite."""
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise CheckpointError(
@@ -192,7 +206,8 @@ def _fill(folder: Path, model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(state), strict=False)
 
 
-def _first(items: Iterable[Any], count: int = 3) -> str:
+def first_of(items: Iterable[Any], count: int = 3) -> str:
+    """The first items, and how many more there are, in words."""
     found = [str(item) for item in items]
     rest = len(found) - count
     return ", ".join(found[:count]) + (f" and {rest} more" if rest > 0 else "")

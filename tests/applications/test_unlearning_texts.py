@@ -21,9 +21,8 @@ from engine.build.models import load_checkpoint
 from engine.build.retraining import FIRST_ORACLE, model_without
 from engine.build.tasks import task_of
 from engine.cli.main import main
-from engine.study.capabilities import UNLEARNING
 from engine.tasks import sequences
-from engine.tasks.outcomes import EXACT, OUTCOMES
+from engine.tasks.outcomes import EXACT
 from tests.builders.copies import copy_of
 
 N = 4
@@ -59,10 +58,6 @@ def test_the_output_follows_from_what_is_matched(facts_study: Study) -> None:
     behind = batch["label"] == sequences.IGNORED
     assert behind.any()
     assert not matched[behind].any()
-
-
-def test_a_study_knows_without_torch_whether_its_models_can_unlearn() -> None:
-    assert set(UNLEARNING) == {name for name, one in OUTCOMES.items() if one.matched is not None}
 
 
 def test_predicted_changes_are_sums_of_scores(facts_study: Study, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ PAGES: dict[str, tuple[str, dict[str, str], tuple[Capability, ...], str]] = {
     "brittle": ("brittle", {}, ("outcomes",), ""),
     "map": ("map", {}, (), ""),
     "what if": ("what_if", {"set": "SET"}, (), "denoising"),
-    "unlearn": ("unlearn", {"set": "SET"}, ("unlearning",), ""),
+    "unlearn": ("unlearn", {"set": "SET"}, (), "pictures themselves"),
     "compare": ("compare", {}, (), ""),
     "live": ("live", {}, (), "picture"),
     "quality": ("quality", {}, (), "denoising"),

@@ -9,11 +9,12 @@ from dashboard.api.answer import Answer
 from dashboard.api.head import Head, head
 from dashboard.api.numbers import Number, Range, is_a, measured, number
 from dashboard.api.query import Query
-from dashboard.read.audits import audits, before_and_after, title_of
+from dashboard.read.audits import audits, before_and_after, made_by_audit, title_of
 from engine.applications.unlearning.audit_record import PARTS, Audit, Judged, MethodAudit
 from engine.applications.unlearning.klom import Klom
+from engine.applications.unlearning.made import SIDES
 from engine.applications.unlearning.method_verdict import GRADES, best, method_verdict
-from engine.store.quantities import ACCURACY, KLOM, SHARE
+from engine.store.quantities import ACCURACY, FEATURE_DISTANCE, KLOM, SHARE
 from engine.study.capabilities import require
 from engine.study.reader import StudyReader
 from engine.study.removal_sets import removal_set
@@ -28,7 +29,7 @@ class OnPart:
         klom: Mean over the examples, between halves of the models, as the floor is.
         klom_p95: The 95th percentile over the examples.
         floor: KLoM of retrained models against each other.
-        accuracy: Of the unlearned models.
+        accuracy: Of the unlearned models; null without right and wrong.
         retrained_accuracy: Of the retrained models.
     """
 
@@ -36,8 +37,8 @@ class OnPart:
     klom: Annotated[Range, is_a(KLOM)]
     klom_p95: Annotated[Range, is_a(KLOM)]
     floor: Annotated[Range, is_a(KLOM)]
-    accuracy: Annotated[Number, is_a(ACCURACY)]
-    retrained_accuracy: Annotated[Number, is_a(ACCURACY)]
+    accuracy: Annotated[Number | None, is_a(ACCURACY)]
+    retrained_accuracy: Annotated[Number | None, is_a(ACCURACY)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,23 @@ class Supported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """What models make from one seed: how far it is from what retrained models make of it.
+
+    Attributes:
+        seed: Its number.
+        before: Of the original models.
+        unlearned: Of the models that unlearned by the best method.
+        retrained: Of the models retrained without the forget set, from each other.
+    """
+
+    seed: int
+    before: Annotated[Number, is_a(FEATURE_DISTANCE)]
+    unlearned: Annotated[Number, is_a(FEATURE_DISTANCE)]
+    retrained: Annotated[Number, is_a(FEATURE_DISTANCE)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredAudit:
     """One audit: unlearned models against models retrained without the forget set.
 
@@ -89,7 +107,10 @@ class StoredAudit:
         models: Number of models of each kind.
         best: Name of the best method.
         methods: Each method that was audited.
-        supported: With `set`, the test examples that the forget set supports most, the most first.
+        supported: With `set`, the test examples that the forget set supports most, the most first;
+            none without right and wrong.
+        made: With `set`, what models of the best method make from each seed, where they make
+            something.
     """
 
     id: str
@@ -100,6 +121,7 @@ class StoredAudit:
     best: str
     methods: list[Unlearned]
     supported: list[Supported]
+    made: list[Made]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +164,14 @@ def _audit(study: StudyReader, one: Audit, with_tests: bool) -> StoredAudit:
         best=best(one),
         methods=[_method(one, method) for method in one.methods],
         supported=_supported(study, one) if with_tests else [],
+        made=_made(study, one) if with_tests else [],
     )
 
 
 def _supported(study: StudyReader, one: Audit) -> list[Supported]:
     found = before_and_after(study, one, best(one), "test")
+    if found.before.right is None:
+        return []
     ids = study.table("test")["id"]
     shares = (each.share_right for each in (found.before, found.unlearned, found.oracle))
     return [
@@ -159,6 +184,23 @@ def _supported(study: StudyReader, one: Audit) -> list[Supported]:
         )
         for row, before, unlearned, retrained in zip(found.rows, *shares, strict=True)
     ]
+
+
+def _made(study: StudyReader, one: Audit) -> list[Made]:
+    found = made_by_audit(study, one, best(one))
+    if found is None:
+        return []
+    return [
+        Made(
+            seed=int(seed),
+            **{side: number(FEATURE_DISTANCE, found.distances[side][place]) for side in SIDES},
+        )
+        for place, seed in enumerate(found.seeds)
+    ]
+
+
+def _accuracy(share: float | None) -> Number | None:
+    return None if share is None else number(ACCURACY, share)
 
 
 def _method(audit: Audit, one: MethodAudit) -> Unlearned:
@@ -181,6 +223,6 @@ def _part(part: str, one: Judged, floor: Klom) -> OnPart:
         klom=measured(KLOM, one.at_half.mean),
         klom_p95=measured(KLOM, one.at_half.p95),
         floor=measured(KLOM, floor.mean),
-        accuracy=number(ACCURACY, one.accuracy),
-        retrained_accuracy=number(ACCURACY, one.oracle_accuracy),
+        accuracy=_accuracy(one.accuracy),
+        retrained_accuracy=_accuracy(one.oracle_accuracy),
     )

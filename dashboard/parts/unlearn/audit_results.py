@@ -138,7 +138,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
                 _marked(audit, one),
                 _bracketed(judged.at_half.mean),
                 _bracketed(judged.at_half.p95),
-                ACCURACY.text(judged.accuracy),
+                *_accuracy(judged.accuracy),
                 number(one.membership),
                 f"{one.cost_share:.1%}" + (f" + {one.once_share:.0%}" if one.once_share else ""),
             ]
@@ -149,7 +149,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
             "Retrained (floor)",
             _bracketed(floor.mean),
             _bracketed(floor.p95),
-            ACCURACY.text(accuracy),
+            *_accuracy(accuracy),
             number(audit.membership),
             "100.0%",
         ]
@@ -160,7 +160,7 @@ def _table(audit: Audit, method: str, part: str) -> None:
             "Method",
             "KLoM, mean",
             "KLoM, P95",
-            "Accuracy",
+            *([] if accuracy is None else ["Accuracy"]),
             "Membership",
             "Cost",
         ),
@@ -180,10 +180,15 @@ def _table(audit: Audit, method: str, part: str) -> None:
     )
     if audit.correlation is not None and audit.error is not None:
         words += (
-            f" Correlation of predicted logit changes with those of retrained models: "
+            f" Correlation of predicted changes of outputs with those of retrained models: "
             f"{CORRELATION.text(audit.correlation[part])} (error {number(audit.error[part])})."
         )
     aside(words)
+
+
+def _accuracy(share: float | None) -> list[str]:
+    """A cell of the table; none without right and wrong."""
+    return [] if share is None else [ACCURACY.text(share)]
 
 
 def _bracketed(found: Measured) -> str:

@@ -5,6 +5,7 @@ Outputs are predicted before training, and measured on the models of an audit af
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +19,13 @@ from dashboard.parts.jobs.submit_button import job_button, pop_message
 from dashboard.parts.layout.blocks import aside, figures, heading
 from dashboard.parts.layout.messages import warning
 from dashboard.parts.removal.verify_by_retraining import change_scatter
+from dashboard.parts.unlearn.made_by_models import made_by_models
 from dashboard.read.audits import before_and_after, latest_job, read_predicted, title_of
 from dashboard.read.studies import Examples, examples
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.before_after import probability
 from engine.build.retraining import Removal
-from engine.store.quantities import CHANGE, OUTPUT, PROBABILITY, SHARE
+from engine.store.quantities import CHANGE, DENOISING_ERROR, OUTPUT, PROBABILITY, SHARE, Quantity
 from engine.store.rows import evenly_spread
 from engine.study.capabilities import has
 from engine.study.reader import StudyReader
@@ -97,40 +99,41 @@ def before_after(
     study: StudyReader, audit: Audit, method: str, location: Location, kind: str
 ) -> None:
     """Show each forgotten example before, unlearned, and for models retrained without it."""
+    made_by_models(study, audit, method)
     found = before_and_after(study, audit, method)
     name = title_of(method)
+    what, quantity, read = _measure(study)
     before, unlearned, oracle = (
-        probability(one.margins) for one in (found.before, found.unlearned, found.oracle)
+        read(one.margins) for one in (found.before, found.unlearned, found.oracle)
     )
-    answer = _answer(study)
-    tokens = "" if has(study, "classes") else "’s tokens"
-    means = [PROBABILITY.text(part.mean()) for part in (before, unlearned, oracle)]
+    means = [quantity.text(part.mean()) for part in (before, unlearned, oracle)]
     figures(
         {
-            "Before": (means[0], f"mean probability of the {answer}{tokens}"),
+            "Before": (means[0], f"mean {what}"),
             "Unlearned": (means[1], f"by {name}"),
             "Retrained": (means[2], "by models never trained on them: the target"),
         }
     )
     training = examples(study, "train", audit.algorithm)
-    order = np.argsort(oracle - before, kind="stable")[:SHOWN]
+    has_outcomes = has(study, "outcomes")
+    order = np.argsort(oracle - before if has_outcomes else before - oracle, kind="stable")[:SHOWN]
     cards = []
     for place in order:
-        was, now, truth = (PROBABILITY.text(part[place]) for part in (before, unlearned, oracle))
-        bar = float(oracle[place])
+        was, now, truth = (quantity.text(part[place]) for part in (before, unlearned, oracle))
+        bar = float(oracle[place] if has_outcomes else oracle[place] / oracle.max())
         hint = f"{was} before, {now} unlearned, {truth} retrained"
         card = _card(training, int(found.rows[place]), hint, location)
         cards.append(
             replace(
                 card,
-                note=PROBABILITY.change(before[place], unlearned[place]),
+                note=f"{was} → {now}",
                 score=f"retrained {truth}",
                 bar=bar,
             )
         )
     words = (
-        f"Probability of the {answer}{tokens} before → unlearned, and by models retrained without "
-        f"the {kind}; largest fall by retraining first."
+        f"{what[0].upper()}{what[1:]} before → unlearned, and by models retrained without the "
+        f"{kind}; largest {'fall' if has_outcomes else 'rise'} by retraining first."
     )
     _gallery(study, training, cards, "Forgotten training examples", words, location, "before_after")
     _still_answered(study, audit, method, location, kind)
@@ -160,7 +163,7 @@ def _still_answered(
 ) -> None:
     """Whether models still answer the test examples that the forgotten ones support most."""
     found = before_and_after(study, audit, method, "test")
-    if not len(found.rows):
+    if not len(found.rows) or found.before.right is None:
         return
     heading(f"Test {kind}s that they support most")
     tests = examples(study, "test", audit.algorithm)
@@ -196,8 +199,18 @@ def _still_answered(
 
 
 def _answer(study: StudyReader) -> str:
-    """What an example's right answer is called."""
+    """What an example's right answer is called, or the example itself without one."""
+    if not has(study, "outcomes"):
+        return "picture" if has(study, "pictures") else "example"
     return "label" if has(study, "classes") else "expected text"
+
+
+def _measure(study: StudyReader) -> tuple[str, Quantity, Callable[[np.ndarray], np.ndarray]]:
+    """What margins are shown as: words, the quantity, and margins `[N, k]` → its mean `[k]`."""
+    if not has(study, "outcomes"):
+        return "loss", DENOISING_ERROR, lambda margins: -margins.mean(axis=0)
+    tokens = "" if has(study, "classes") else "’s tokens"
+    return f"probability of the {_answer(study)}{tokens}", PROBABILITY, probability
 
 
 def _card(training: Examples, row: int, words: str, location: Location) -> Card:

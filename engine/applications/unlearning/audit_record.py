@@ -29,14 +29,14 @@ class Judged:
     Attributes:
         klom: KLoM of N models against N oracles.
         at_half: KLoM of N/2 against N/2, to compare with the floor.
-        accuracy: Share of correct predictions, mean over the models.
+        accuracy: Share of correct predictions, mean over the models; None without outcomes.
         oracle_accuracy: The same for the oracles.
     """
 
     klom: Klom
     at_half: Klom
-    accuracy: float
-    oracle_accuracy: float
+    accuracy: float | None
+    oracle_accuracy: float | None
 
 
 @dataclass(frozen=True)

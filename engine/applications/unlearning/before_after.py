@@ -41,15 +41,16 @@ class Answers:
     Attributes:
         margins: Or what else the task's first output is, float64 `[N, k]`. Of a margin or the
             log-odds of tokens, the probability is 1 / (1 + exp(−margin)).
-        right: Whether the answer is right, bool `[N, k]`.
+        right: Whether the answer is right, bool `[N, k]`; None without outcomes.
     """
 
     margins: np.ndarray
-    right: np.ndarray
+    right: np.ndarray | None
 
     @property
     def share_right(self) -> np.ndarray:
-        """Share of the models that answer right, float64 `[k]`."""
+        """Share of the models that answer right, float64 `[k]`; with outcomes alone."""
+        assert self.right is not None
         found: np.ndarray = self.right.mean(axis=0)
         return found
 

@@ -48,10 +48,11 @@ def margins_by_part(
     return {part: margins_of(study, some) for part, some in _parts(outputs, rows).items()}
 
 
-def _accuracies(study: StudyReader, outputs: AuditedOutputs, rows: Rows) -> dict[Part, float]:
-    return {
-        part: float(right_of(study, some).mean()) for part, some in _parts(outputs, rows).items()
-    }
+def _accuracies(
+    study: StudyReader, outputs: AuditedOutputs, rows: Rows
+) -> dict[Part, float | None]:
+    right = {part: right_of(study, some) for part, some in _parts(outputs, rows).items()}
+    return {part: None if some is None else float(some.mean()) for part, some in right.items()}
 
 
 def _parts(outputs: AuditedOutputs, rows: Rows) -> dict[Part, Outputs]:

@@ -133,6 +133,8 @@ def _remembers(audited: Audit, one: MethodAudit) -> str:
             f"retrained models do, most clearly {', '.join(ids)}"
         )
     accuracy, retrained = one.forget.accuracy, one.forget.oracle_accuracy
+    if accuracy is None or retrained is None:
+        return f"{text}."
     accuracies = f"{ACCURACY.text(accuracy)} (retrained: {ACCURACY.text(retrained)})"
     return f"{text}; accuracy on the forget set is {accuracies}."
 
@@ -146,8 +148,11 @@ def harms(audited: Audit, one: MethodAudit, part: Part) -> bool:
     mine, was = getattr(one, part), getattr(audited.of(UNCHANGED), part)
     far, before = mine.at_half.mean, was.at_half.mean
     farther = far.mean > FARTHER * max(before.mean, audited.floor[part].mean.mean)
-    accurate = min(was.accuracy, mine.oracle_accuracy) - TOLERATED
-    return bool((farther and one.closer[part] >= 1 - LEVEL) or mine.accuracy < accurate)
+    if farther and one.closer[part] >= 1 - LEVEL:
+        return True
+    if mine.accuracy is None:
+        return False
+    return bool(mine.accuracy < min(was.accuracy, mine.oracle_accuracy) - TOLERATED)
 
 
 def best(audited: Audit) -> str:

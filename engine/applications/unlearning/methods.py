@@ -7,10 +7,10 @@ off. Every method takes steps of a few examples (`Hyper.batch`), with momentum a
 that falls to 0, until the budget is used up. It starts without optimizer state, because a study
 keeps none.
 
-- **matching**: squared error between the model's outputs (`Task.matched`: class logits, or log-odds
-  of target tokens) and the original's plus their predicted change; batches mix the forget set and
-  the retain set (Georgiev et al. 2024). A target has no label noise, so batches are small: steps
-  are what the budget is short of.
+- **matching**: squared error between the model's outputs (`Task.matched`: class logits, log-odds of
+  target tokens, or errors of denoising) and the original's plus their predicted change; batches mix
+  the forget set and the retain set (Georgiev et al. 2024). A target has no label noise, so batches
+  are small: steps are what the budget is short of.
 - **oracle**: the same with the actual mean change of oracles, the best possible target.
 - **finetune**, **ascent**, **both**: cross entropy down on the retain set, up on the forget set, or
   both at once.
@@ -35,7 +35,7 @@ from engine.applications.unlearning.settings import FORWARD, Cost, Hyper
 from engine.store.errors import DataloupeError
 from engine.tasks import Task
 from engine.tasks.classification import logits
-from engine.tasks.outcomes import outcomes_named
+from engine.tasks.outcomes import matched_named
 
 if TYPE_CHECKING:
     from engine.attribution.trak.plan import Batch
@@ -90,8 +90,8 @@ class Setup:
     @property
     def relative(self) -> bool:
         """Whether only differences of an example's outputs count."""
-        outcomes = outcomes_named(self.task.outcomes)
-        return outcomes is not None and outcomes.matched is not None and outcomes.matched.relative
+        matched = matched_named(self.task.outcomes, self.task.outputs[0].name)
+        return matched is not None and matched.relative
 
     @property
     def parts(self) -> tuple[Examples, Examples]:

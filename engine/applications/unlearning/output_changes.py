@@ -26,7 +26,7 @@ from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
 from engine.build.stages.live import live_checkpoint_fingerprint
 from engine.build.stages.trak import scores_fingerprint
-from engine.build.tasks import task_of
+from engine.build.tasks import task_at, task_of
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
@@ -141,7 +141,8 @@ def _compute(
     device: str,
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
-    arrays, matched = read_stacked_arrays(study, "train"), task_of(study).matched
+    arrays = read_stacked_arrays(study, "train")
+    matched = task_at(study, algorithm, 0).matched  # of audits (`task_of_audits`)
     assert matched is not None, "the task has nothing to match"
     rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
     parts: dict[str, Mapping[str, np.ndarray]] = {
@@ -224,7 +225,7 @@ def trak_directions(
 
     from engine.attribution.trak.removal_direction import direction
 
-    task, solver, rows = task_of(study), stored_solver(study, algorithm), list(removed)
+    solver, rows = stored_solver(study, algorithm), list(removed)
     total, size = study.checkpoints(algorithm), study.spec.trak.batch_size
     weighing = mean_out_to_loss(study, algorithm, total, solver) * units(study, algorithm)
     weights = torch.zeros(study.dataset.n_train)
@@ -233,7 +234,8 @@ def trak_directions(
     def along(checkpoint: int, model: nn.Module) -> dict[str, torch.Tensor]:
         u = _coefficients(study, algorithm, checkpoint, model, solver, weights, device)
         train = batches_of(study, "train", device, size)
-        towards = direction(model, task.trained_output, train, u)
+        output = task_at(study, algorithm, checkpoint).trained_output
+        towards = direction(model, output, train, u)
         return {name: -tensor for name, tensor in towards.items()}
 
     return along
@@ -297,7 +299,8 @@ def _coefficients(
         rows = torch.nonzero(weights)[:, 0]
         inverse = torch.from_numpy(kept["inverse"][rows.numpy()])
         return dual_coefficients(inverse, weights[rows])
-    output, seed = task_of(study).trained_output, checkpoint_seed(study, checkpoint)
+    output = task_at(study, algorithm, checkpoint).trained_output
+    seed = checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
     solved = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)

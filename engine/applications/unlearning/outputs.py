@@ -1,7 +1,8 @@
 """What audits compare of several models: their outputs on training and test examples.
 
-These are class logits, from which margins and answers follow, or, of generated texts, the log-odds
-of target tokens and how far each leads (`engine.tasks.outcomes.Outcomes.audited`).
+These are class logits, from which margins and answers follow; of generated texts, the log-odds of
+target tokens and how far each leads; or, of diffusion, the errors of denoising, of which no answers
+follow (`engine.tasks.outcomes.audited_records`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import store
-from engine.applications.unlearning.rows import matched_of, outcomes_of, own_of
-from engine.build.tasks import task_of
+from engine.applications.unlearning.rows import audited_of, matched_of, outcomes_of, own_of
+from engine.build.tasks import task_of_audits
 from engine.store.errors import StoreError
 from engine.store.layout import Split
 from engine.study.examples import read_stacked_arrays
@@ -31,7 +32,8 @@ class Outputs:
 
     Attributes:
         matched: What unlearning matches, such as class logits: float32 `[N, n, m]`.
-        record: What answers follow from, `[N, n, …]`; of classes the same array.
+        record: What answers follow from, `[N, n, …]`; of classes, and where there are no answers,
+            the same array.
         own: The right answers, int64 `[n]`.
     """
 
@@ -66,9 +68,12 @@ def margins_of(study: StudyReader, outputs: Outputs) -> np.ndarray:
     return matched_of(study).output(outputs.matched, outputs.own)
 
 
-def right_of(study: StudyReader, outputs: Outputs) -> np.ndarray:
-    """Which answers are right, bool `[N, n]`."""
-    found: np.ndarray = outcomes_of(study).answers(outputs.record) == outputs.own
+def right_of(study: StudyReader, outputs: Outputs) -> np.ndarray | None:
+    """Which answers are right, bool `[N, n]`; None without outcomes."""
+    outcomes = outcomes_of(study)
+    if outcomes is None:
+        return None
+    found: np.ndarray = outcomes.answers(outputs.record) == outputs.own
     return found
 
 
@@ -104,9 +109,9 @@ def _evaluated(
 ) -> dict[str, np.ndarray]:
     from engine.training.outputs import evaluate
 
-    task, encoding = task_of(study), study.dataset.encoding
+    task, encoding = task_of_audits(study, model), study.dataset.encoding
     found = evaluate(task, model, arrays, encoding, 512, device)
-    return {name: found[name] for name in outcomes_of(study).audited}
+    return {name: found[name] for name in audited_of(study)}
 
 
 def read_outputs(study: StudyReader, files: Sequence[Path], rows: np.ndarray) -> AuditedOutputs:
@@ -139,7 +144,7 @@ def read_test_outputs(
 def _read(
     study: StudyReader, files: Sequence[Path], split: Split, rows: np.ndarray | None
 ) -> Outputs:
-    names = outcomes_of(study).audited
+    names = audited_of(study)
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for file in files:
         shard = store.read_tensors(file, file.parent.name)
@@ -157,4 +162,4 @@ def _read(
     own = own_of(study) if split == "test" else own_of(study, rows)
     if split == "test" and rows is not None:
         own = own[rows]
-    return Outputs(arrays[matched_of(study).record], arrays[outcomes_of(study).record], own)
+    return Outputs(arrays[names[0]], arrays[names[-1]], own)

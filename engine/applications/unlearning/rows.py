@@ -17,7 +17,13 @@ from engine.build.retraining import Removal, removal_of
 from engine.store.layout import Split
 from engine.study.models import read_class_numbers
 from engine.study.reader import StudyReader
-from engine.tasks.outcomes import Matched, Outcomes, outcomes_named
+from engine.tasks.outcomes import (
+    Matched,
+    Outcomes,
+    audited_records,
+    matched_named,
+    outcomes_named,
+)
 
 MOST_LEARNED = 1000
 """Retain examples that methods learn from."""
@@ -84,25 +90,29 @@ def _rows_of(n_train: int, study_seed: int, forget: Removal) -> Rows:
     return Rows(*(np.sort(part) for part in parts))
 
 
-def outcomes_of(study: StudyReader) -> Outcomes:
-    """The outcomes of a study whose models can unlearn (`checks.check_task`)."""
-    found = outcomes_named(study.dataset.outcomes)
-    assert found is not None
-    return found
+def outcomes_of(study: StudyReader) -> Outcomes | None:
+    """The outcomes of a study; None without right and wrong."""
+    return outcomes_named(study.dataset.outcomes)
 
 
 def matched_of(study: StudyReader) -> Matched:
-    """What unlearning matches in a study whose models can unlearn."""
-    found = outcomes_of(study).matched
+    """What unlearning matches in a study whose models can unlearn (`checks.check_task`)."""
+    found = matched_named(study.dataset.outcomes, study.dataset.output)
     assert found is not None
     return found
+
+
+def audited_of(study: StudyReader) -> tuple[str, ...]:
+    """The arrays that audits keep of each model."""
+    return audited_records(study.dataset.outcomes, study.dataset.output)
 
 
 def own_of(study: StudyReader, rows: np.ndarray | None = None) -> np.ndarray:
     """The right answers of training rows, or of all test examples for None: int64. Class numbers,
     where examples have a class, else 0 (`engine.tasks.outcomes.Outcomes`)."""
     split: Split = "test" if rows is None else "train"
-    if not outcomes_of(study).labeled:
+    outcomes = outcomes_of(study)
+    if outcomes is None or not outcomes.labeled:
         return np.zeros(study.dataset.rows(split) if rows is None else len(rows), np.int64)
     numbers = read_class_numbers(study, split)
     return numbers if rows is None else numbers[rows]

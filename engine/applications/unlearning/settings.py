@@ -96,6 +96,16 @@ TOKEN_GRIDS: Mapping[str, Sequence[Hyper]] = {
 """In place of `GRIDS` where log-odds of tokens are matched. Rates that suit class logits break a
 small T5, and all statements of a fact together do more than the sum of what each does."""
 
+ERROR_GRIDS: Mapping[str, Sequence[Hyper]] = {
+    **GRIDS,
+    "matching": [
+        Hyper(rate, 0.5, scale, batch=_MATCHED)
+        for scale, rate in product((1.0, 1.5), (0.1, 0.03, 0.3))
+    ],
+    "oracle": [Hyper(rate, 0.5, batch=_MATCHED) for rate in (0.1, 0.03, 0.3)],
+}
+"""In place of `GRIDS` where errors of denoising are matched, which change by hundredths."""
+
 OF_CLASSES = ("scrub",)
 """Methods that compare probabilities of classes."""
 

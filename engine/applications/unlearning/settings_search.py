@@ -17,7 +17,7 @@ from engine.applications.unlearning.klom import ceiling, normal_divergence
 from engine.applications.unlearning.oracles import oracle_outputs, rows_for
 from engine.applications.unlearning.outputs import margins_of, train_outputs
 from engine.applications.unlearning.rows import matched_of, rows_of
-from engine.applications.unlearning.settings import GRIDS, TOKEN_GRIDS, Hyper
+from engine.applications.unlearning.settings import ERROR_GRIDS, GRIDS, TOKEN_GRIDS, Hyper
 from engine.applications.unlearning.unlearned import (
     Unlearning,
     unlearn,
@@ -29,6 +29,8 @@ from engine.study.reader import StudyReader
 
 MODELS = 12
 """Number of originals, and of oracles of the validation set, used to choose settings."""
+_GRIDS_OF = {"logits": GRIDS, "token_log_odds": TOKEN_GRIDS, "errors": ERROR_GRIDS}
+"""By what is matched."""
 CODE = 2
 """Increment when the same models would give a different choice."""
 
@@ -81,7 +83,7 @@ class Trial:
 
 def grid_of(study: StudyReader, method: str) -> Sequence[Hyper]:
     """The hyper-parameters to try for a method; the first are used where none is chosen."""
-    return (GRIDS if matched_of(study).relative else TOKEN_GRIDS)[method]
+    return _GRIDS_OF[matched_of(study).record][method]
 
 
 def search(

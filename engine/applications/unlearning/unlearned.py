@@ -15,8 +15,8 @@ from engine.applications.unlearning.outputs import outputs_of_model
 from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import Cost, Hyper
 from engine.build.models import untrained_model, versions
-from engine.build.retraining import Removal, weights_file
-from engine.build.tasks import task_of
+from engine.build.retraining import Removal, made_by, weights_file
+from engine.build.tasks import task_of_audits
 from engine.running import processes
 from engine.store import layout
 from engine.study.examples import read_stacked_arrays
@@ -69,7 +69,7 @@ def unlearned_fingerprint(study: StudyReader, job: Unlearning) -> str:
 
 
 def unlearned_file(study: StudyReader, job: Unlearning) -> Path:
-    """Shard of a model that unlearned: its outputs and its `cost`."""
+    """Shard of a model that unlearned: its outputs, its `cost`, and what it makes, if models do."""
     return layout.unlearned_file(
         study.root, job.algorithm, unlearned_fingerprint(study, job), job.seed
     )
@@ -104,6 +104,7 @@ def keep_unlearned(job: Unlearning) -> None:
     model, cost = unlearn(study, job)
     path = unlearned_file(study, job)
     tensors = outputs_of_model(study, model, rows_for(study, job.forget, job.removed), job.device)
+    tensors |= made_by(study, job.algorithm, model, job.device)
     tensors["cost"] = np.array([cost.gradients, cost.forwards], np.int64)
     store.write_tensors(path, tensors, path.parent.name, {"device": job.device, **versions()})
 
@@ -115,7 +116,8 @@ def unlearn(study: StudyReader, job: Unlearning) -> tuple[torch.nn.Module, Cost]
     from engine.applications.unlearning.methods import METHODS, Examples, Setup
     from engine.training.outputs import read_batch
 
-    task, encoding = task_of(study), study.dataset.encoding
+    model, encoding = original(study, job.algorithm, job.seed, job.device), study.dataset.encoding
+    task, seed = task_of_audits(study, model), checkpoint_seed(study, job.seed)
     arrays = read_stacked_arrays(study, "train")
     changes = {} if job.changes is None else store.read_tensors(job.changes, job.changes.stem)
 
@@ -126,17 +128,18 @@ def unlearn(study: StudyReader, job: Unlearning) -> tuple[torch.nn.Module, Cost]
             return Examples(batch)
         return Examples(batch, torch.from_numpy(np.array(change)).to(job.device))
 
-    model = original(study, job.algorithm, job.seed, job.device)
     setup = Setup(
         task,
         model,
         examples(np.array(job.removed, np.int64), "forget"),
         examples(rows_of(study, job.forget).learned, "retain"),
         job.budget,
-        checkpoint_seed(study, job.seed),
+        seed,
         job.hyper,
     )
-    cost = METHODS[job.method](setup)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # losses may draw, such as noise
+        cost = METHODS[job.method](setup)
     return model.eval(), cost
 
 

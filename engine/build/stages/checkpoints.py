@@ -26,7 +26,7 @@ from engine.build.tasks import new_context, task_at, task_of
 from engine.models.hf_folder import (
     config_digest,
     find_folder,
-    name_of,
+    folder_of,
     read_config,
     weight_files,
     weights_digest,
@@ -133,12 +133,13 @@ def _left_out(study: StudyReader, algorithm: str) -> list[list[int]]:
 
 
 def _architecture(study: StudyReader, algorithm: str) -> list[str]:
-    """What an architecture's name does not say: the config of a folder of transformers."""
-    name = name_of(study.algorithms[algorithm].architecture)
-    if name is None:
+    """What an architecture's name does not say: the config of a model's folder."""
+    named = folder_of(study.algorithms[algorithm].architecture)
+    if named is None:
         return []
+    library, name = named
     try:
-        return [config_digest(read_config(find_folder(name, study.root)))]
+        return [config_digest(read_config(find_folder(name, study.root, library), library))]
     except SpecError:
         known = _known(study, name)
         if known is None:
@@ -152,7 +153,8 @@ def start_digest(study: StudyReader, algorithm: str) -> str | None:
     try:
         start = start_of(study, spec)
     except SpecError:
-        known = _known(study, name_of(spec.architecture) or "")
+        named = folder_of(spec.architecture)
+        known = None if named is None else _known(study, named[1])
         if known is None:
             raise
         digest: str | None = known["start"]
@@ -170,13 +172,17 @@ def _known(study: StudyReader, name: str) -> dict[str, Any] | None:
 
 
 def _keep_architecture(study: StudyReader, algorithm: str) -> None:
-    """Write what is needed of a folder of transformers where the study is moved without it."""
-    name = name_of(study.algorithms[algorithm].architecture)
+    """Write what is needed of a model's folder where the study is moved without it."""
+    named = folder_of(study.algorithms[algorithm].architecture)
     path = layout.architecture_file(study.root, algorithm)
-    if name is None or path.exists():
+    if named is None or path.exists():
         return
+    library, name = named
     known = _known(study, name)
-    config = read_config(find_folder(name, study.root)) if known is None else known["config"]
+    if known is None:
+        config = read_config(find_folder(name, study.root, library), library)
+    else:
+        config = known["config"]
     content = {"name": name, "config": config, "start": start_digest(study, algorithm)}
     store.write_json(path, content, store.fingerprint_of("architecture", json.dumps(content)))
 
