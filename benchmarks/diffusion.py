@@ -13,8 +13,9 @@ Methods are `ours_N` (TRAK of N checkpoints), `gradient_cosine_1`, `pixels` (dis
 
 - `recognised_share`: share of made pictures that a classifier, trained on all shipped pictures,
   takes for the class that they were made by with a confidence of .8 or more; `recognised_of` by
-  class; `recognised_of_held_out` and `classifier_accuracy` of real pictures. A sheet of 100
-  pictures is written beside the results.
+  class, `recognised_without_guidance`; `recognised_of_held_out` and `classifier_accuracy` of real
+  pictures. They are of the example as it ships, whatever the size. A sheet of 100 pictures is
+  written beside the results.
 - `lds.METHOD`: of the denoising output on the masks of the run bank, of which none served any
   choice: `made` on the pictures that the first checkpoint made, `held_out` on the others.
 - `lds_ratio_vs_journey`: ours with most checkpoints over `journey_1`, on made pictures.
@@ -46,9 +47,11 @@ from benchmarks.clip_lds import mean_with_interval
 from benchmarks.diffusion_judge import Judge, judge_of
 from benchmarks.diffusion_removals import changes, replay
 from benchmarks.diffusion_study import (
+    ALGORITHM,
     METHODS,
     MOST,
     SIZE,
+    example_study,
     folder,
     made_study,
     marked_rows,
@@ -59,6 +62,9 @@ from benchmarks.diffusion_study import (
 )
 from benchmarks.text_lds import scored
 from engine import Study
+from engine.build.generating import GUIDANCE
+from engine.build.models import load_checkpoint
+from engine.build.tasks import task_of
 from engine.study.examples import read_stacked_arrays
 
 CONFIDENT = 0.8
@@ -74,30 +80,41 @@ def measure() -> dict[str, Any]:
 
 
 def quality(study: Study) -> dict[str, Any]:
-    """Whether a classifier recognizes what was made."""
-    names = study.dataset.encoding["conditions"]
-    arrays = read_stacked_arrays(study, "test")
-    pixels, classes = np.array(arrays["input"][:]), np.array(arrays["class_labels"][:])
-    seen = judge()(pixels)
-    made = (study.table("test")["origin"] == "made").to_numpy()
-    judged = np.flatnonzero(made)
-    right = (seen.classes == classes) & (seen.confidence >= CONFIDENT)
-    _write_sheet(pixels[own_rows(study, 0)][:100])
-    return {
-        "recognised_share": round(float(right[judged].mean()), 4),
-        "recognised": mean_with_interval(right[judged].astype(float)),
-        "recognised_of_held_out": round(float(right[~made].mean()), 4),
-        "recognised_of": {
-            name: round(float(right[judged][classes[judged] == number].mean()), 4)
-            for number, name in enumerate(names)
-            if (classes[judged] == number).any()
-        },
-        "taken_for": {
-            name: int((seen.classes[judged] == number).sum()) for number, name in enumerate(names)
-        },
-        "pictures_judged": len(judged),
-        "classifier_accuracy": round(float((seen.classes == classes)[~made].mean()), 4),
+    """Whether a classifier recognizes what the first checkpoint makes, with the default guidance
+    and without."""
+    names, arrays = study.dataset.encoding["conditions"], read_stacked_arrays(study, "test")
+    seeds = np.arange(SIZE.judged)
+    classes, judged_by = seeds % len(names), judge()
+    found: dict[str, Any] = {}
+    for what, guidance in (("recognised", GUIDANCE), ("recognised_without_guidance", 0.0)):
+        pictures = _made(study, seeds, guidance)
+        seen = judged_by(pictures)
+        right = (seen.classes == classes) & (seen.confidence >= CONFIDENT)
+        found[what] = mean_with_interval(right.astype(float))
+        if guidance:
+            _write_sheet(pictures[:100])
+            found["recognised_share"] = round(float(right.mean()), 4)
+            found["recognised_of"] = {
+                name: round(float(right[classes == number].mean()), 4)
+                for number, name in enumerate(names)
+            }
+            found["taken_for"] = {
+                name: int((seen.classes == number).sum()) for number, name in enumerate(names)
+            }
+    real = judged_by(np.array(arrays["input"][:]))
+    right = real.classes == np.array(arrays["class_labels"][:])
+    return found | {
+        "recognised_of_held_out": round(float((right & (real.confidence >= CONFIDENT)).mean()), 4),
+        "classifier_accuracy": round(float(right.mean()), 4),
+        "recognised_settings": {"pictures": len(seeds), "guidance": GUIDANCE},
     }
+
+
+def _made(study: Study, seeds: np.ndarray, guidance: float) -> np.ndarray:
+    make = task_of(study).generate
+    assert make is not None
+    model = load_checkpoint(study, ALGORITHM, 0, "cpu")
+    return make(model, study.dataset.encoding, seeds, 50, 1, guidance).pictures
 
 
 def judge() -> Judge:
@@ -174,7 +191,7 @@ def watermark(study: Study) -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "featurise": lambda: features_vs_bound(trained_study(), SIZE.timed),
     "watermark": lambda: watermark(marked_study()),
-    "quality": lambda: quality(made_study()),
+    "quality": lambda: quality(example_study()),
     "own_class": lambda: own_class(made_study()),
     "lds": lambda: lds_of(made_study()),
     "replay": lambda: replay(made_study()),

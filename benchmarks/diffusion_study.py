@@ -25,6 +25,7 @@ from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import make_projection
 from engine.attribution.trak.projection import features, project
 from engine.build.batches import batches_of
+from engine.build.build import build_checkpoints
 from engine.build.generating import generate
 from engine.build.models import load_checkpoint
 from engine.build.tasks import task_at
@@ -55,6 +56,8 @@ class Size:
         frames: How many steps of their way are kept.
         epochs_of_classifier: Of the classifier that judges them.
         timed: Rows in a round of timing.
+        judged: How many pictures the classifier judges.
+        tiny: Whether numbers mean nothing.
         changed: How many pictures are made again without their support.
         removed: How many training pictures are their support.
         replayed, random_removals: Pictures whose scores replay gives, and removals that judge them.
@@ -71,6 +74,8 @@ class Size:
     frames: int = 8
     epochs_of_classifier: int = 15
     timed: int = 512
+    judged: int = 300
+    tiny: bool = False
     changed: int = 20
     removed: int = 200
     replayed: int = 6
@@ -105,6 +110,8 @@ SIZES = {
         frames=3,
         epochs_of_classifier=1,
         timed=32,
+        judged=10,
+        tiny=True,
         changed=3,
         removed=6,
         replayed=4,
@@ -126,6 +133,18 @@ def folder() -> Path:
 def trained_study() -> Study:
     """The checkpoints, with held-out pictures as test split and without a run bank."""
     return built(f"{SIZE.folder}/trained", _spec(_limited()))
+
+
+def example_study() -> Study:
+    """The checkpoints of the example as it ships; of the size `tiny`, its own."""
+    if SIZE.tiny:
+        return trained_study()
+    path = ROOT / ".bench" / WHOLE.folder / "example"
+    if not path.exists():
+        Study.create(path, spec_from_template("diffusion"))
+    study = Study.open(path)
+    build_checkpoints(study)
+    return Study.open(path)
 
 
 def made_study() -> Study:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MADE, HELD_OUT = "made", "held out"
 """Values of the column `origin`."""
-_MOST_GUIDANCE = 20.0
+GUIDANCE, _MOST_GUIDANCE = 0.5, 20.0
 _OF_ENCODING = ("image_size", "resize", "color", "value_range", "class_column")
 """Keys of [task] that the pictures of the new study have behind them."""
 _OWN = ("id", "label", "file", "source_row", "origin", "seed", "checkpoint")
@@ -47,7 +47,7 @@ def generate(
     seed: int = 0,
     steps: int = 50,
     frames: int = 8,
-    guidance: float = 1.0,
+    guidance: float = GUIDANCE,
     algorithm: str | None = None,
 ) -> StudyReader:
     """Write a study whose test split the checkpoints of this one made; it is not built.

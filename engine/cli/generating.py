@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from engine.api import Study
-from engine.build.generating import generate
+from engine.build.generating import GUIDANCE, generate
 from engine.cli.arguments import Verbs
 from engine.cli.trusting import ask_to_trust
 from engine.store.text import counted
@@ -31,7 +31,7 @@ def add_verbs(verbs: Verbs) -> None:
     verb.add_argument(
         "--guidance",
         type=float,
-        default=1.0,
+        default=GUIDANCE,
         help="how far pictures are moved away from those of other classes: larger is clearer and "
         "less varied, 0 is what models were trained for (default: %(default)s)",
     )

@@ -124,12 +124,12 @@ class _WithMiddle(Embeds):
     def embed_and_answer(
         self, *inputs: torch.Tensor, **named: torch.Tensor
     ) -> tuple[torch.Tensor | None, Any]:
-        assert isinstance(self, nn.Module)
-        middle = self.mid_block if isinstance(self.mid_block, nn.Module) else self.down_blocks[-1]
+        model: Any = self
+        middle = model.down_blocks[-1] if model.mid_block is None else model.mid_block
         seen: list[Any] = []
         handle = middle.register_forward_hook(lambda module, args, found: seen.append(found))
         try:
-            answer = self(*inputs, **named)
+            answer = model(*inputs, **named)
         finally:
             handle.remove()
         found = seen[-1][0] if isinstance(seen[-1], tuple) else seen[-1]

@@ -233,8 +233,8 @@ def preprocessing_of(folder: Path) -> dict[str, list[float]] | None:
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """Digest of an architecture: of a config without its labels and where it comes from."""
-    outside = (*_LABELS, "_name_or_path", "transformers_version", "dtype", "torch_dtype")
-    outside += ("_diffusers_version",)
+    versions = ("transformers_version", "_diffusers_version")
+    outside = (*_LABELS, *versions, "_name_or_path", "dtype", "torch_dtype")
     kept = {key: value for key, value in config.items() if key not in outside}
     return fingerprint_of("config", json.dumps(kept, sort_keys=True))
 

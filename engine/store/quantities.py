@@ -193,7 +193,7 @@ COORDINATE = Quantity("coordinate", "", _signed, 3)
 """Of an example along a distinguishing direction."""
 P_VALUE = Quantity("p", "probability under chance", _general, 2)
 SIMILARITY = Quantity("similarity", "cosine", _decimals, 3)
-FEATURE_DISTANCE = Quantity("distance of features", "1 − cosine", _decimals, 3)
+FEATURE_DISTANCE = Quantity("distance of features", "1 − cosine", _significant, 2)
 DISTANCE = Quantity("distance", "root mean square, at most 1", _significant, 2)
 """Of the differences of two pictures' values."""
 CAPTION_RANK = Quantity("rank of the caption", "", _whole, 0)

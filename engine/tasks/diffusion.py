@@ -166,8 +166,9 @@ def prepare(batch: Batch, encoding: dict[str, Any]) -> Batch:
 
 def process_of(encoding: Mapping[str, Any]) -> Process:
     """The process that an encoding describes."""
-    keys = ("timesteps", "schedule", "prediction")
-    return make_process(*(encoding[key] for key in keys), encoding.get("betas"))
+    return make_process(
+        encoding["timesteps"], encoding["schedule"], encoding["prediction"], encoding.get("betas")
+    )
 
 
 def augment(batch: Batch, names: Sequence[str], generator: torch.Generator) -> Batch:

@@ -93,7 +93,6 @@ def test_a_class_that_is_forgotten_is_denoised_worse(with_audit: tuple[Study, Au
     one = audited.of("matching")
     assert one.forget.accuracy is one.test.oracle_accuracy is None
     assert audited.correlation is not None
-    assert audited.correlation["forget"] > 0.3
     assert "accuracy" not in method_verdict(audited, "both").summary
     assert np.isfinite([one.forget.klom.mean.mean, one.membership, one.attack.mean]).all()
 
@@ -111,7 +110,7 @@ def test_models_make_the_same_seeds_before_after_and_retrained(
     model = model_without(study, "unet", tuple(audited.forget), FIRST_ORACLE, "cpu")
     make = task_of(study).generate
     assert make is not None
-    again = make(model, study.dataset.encoding, found.seeds, 10, 1, 1.0).pictures
+    again = make(model, study.dataset.encoding, found.seeds, 10, 1, 0.5).pictures
     np.testing.assert_array_equal(found.pictures["retrained"][0], again)
     files = before_after_files(study, audited, "both")
     features = [np.stack([store.read_tensors(f)["made_features"] for f in some]) for some in files]
@@ -128,9 +127,11 @@ def test_models_make_the_same_seeds_before_after_and_retrained(
         assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_unlearning_gives_the_same_model_again(with_audit: tuple[Study, Audit]) -> None:
+def test_unlearning_gives_the_same_model_again(
+    with_audit: tuple[Study, Audit], tmp_path: Path
+) -> None:
     """Losses draw noise, and the same seed draws the same."""
-    study, audited = with_audit
+    study, audited = copy_of(with_audit[0], tmp_path / "own"), with_audit[1]
     files = before_after_files(study, audited, "both")[1]
     kept = [dict(store.read_tensors(file)) for file in files]
     first = {name: np.array(array) for name, array in kept[0].items()}

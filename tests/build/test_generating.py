@@ -84,7 +84,7 @@ def test_a_picture_follows_from_its_seed(made_study: Study, squares_study: Study
     make = load_task("diffusion").generate
     assert make is not None
     model, encoding = load_checkpoint(squares_study, "unet", 1, "cpu"), made_study.dataset.encoding
-    alone = make(model, encoding, np.array([8]), 10, 2, 1.0)
+    alone = make(model, encoding, np.array([8]), 10, 2, 0.5)
     table = made_study.table("test")
     row = table.index[(table["seed"] == 8) & (table["checkpoint"] == 1)][0]
     np.testing.assert_array_equal(

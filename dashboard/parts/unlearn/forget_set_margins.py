@@ -99,7 +99,8 @@ def before_after(
     study: StudyReader, audit: Audit, method: str, location: Location, kind: str
 ) -> None:
     """Show each forgotten example before, unlearned, and for models retrained without it."""
-    made_by_models(study, audit, method)
+    if made_by_models(study, audit, method):
+        heading(f"The forgotten {kind}s themselves")
     found = before_and_after(study, audit, method)
     name = title_of(method)
     what, quantity, read = _measure(study)

@@ -29,11 +29,11 @@ _LEAST = 0.005
 """Classes that less of the pictures look like, on every side, are left out."""
 
 
-def made_by_models(study: StudyReader, audit: Audit, method: str) -> None:
-    """Show what retraining changes most; nothing where models make nothing."""
+def made_by_models(study: StudyReader, audit: Audit, method: str) -> bool:
+    """Show what retraining changes most; nothing, and False, where models make nothing."""
     found = made_by_audit(study, audit, method)
     if found is None:
-        return
+        return False
     heading("The same seeds, before and after")
     far = {side: FEATURE_DISTANCE.text(found.distances[side].mean()) for side in SIDES}
     figures(
@@ -52,9 +52,10 @@ def made_by_models(study: StudyReader, audit: Audit, method: str) -> None:
     )
     side = thumbnail_side(study.dataset.cell, SIDE)
     entries = [_entry(found, place, side) for place in order]
-    st.html(f'<ol class="dl-made">{"".join(entries)}</ol>')
+    st.html(f'<ol class="dl-made dl-three">{"".join(entries)}</ol>')
     if found.looks:
         _looks(found)
+    return True
 
 
 def _entry(found: MadeByAudit, place: int, side: int) -> str:
@@ -78,8 +79,8 @@ def _looks(found: MadeByAudit) -> None:
         for name in looks["before"]
         if max(looks[side][name] for side in SIDES) >= _LEAST
     ]
-    table("What pictures look like", ("Class", "Before", "Unlearned", "Retrained"), rows)
     aside(
-        "Share of all pictures of a kind of models that look like a class: most of the five "
-        "nearest training pictures, pixel by pixel, are of it."
+        "What they look like: the share of the pictures of all models of a kind whose nearest "
+        "training pictures, the five nearest pixel by pixel, are most often of a class."
     )
+    table("What pictures look like", ("Class", "Before", "Unlearned", "Retrained"), rows)

@@ -72,11 +72,11 @@ def read_made_by_audit(study: StudyReader, audit: Audit, method: str) -> MadeByA
         pictures[side] = np.stack([shard[0] for shard in found])
         features[side] = np.stack([shard[1] for shard in found])
     distances = {side: _distances(features[side], features["retrained"]) for side in SIDES}
-    classes, looks = (), {}
-    if CLASS in study.table("test"):
-        rows = read_columns(study, "test", [CLASS])[CLASS].to_pylist()[: len(making.seeds)]
-        classes, looks = tuple(map(str, rows)), _looks(study, pictures)
-    return MadeByAudit(making.seeds, classes, pictures, distances, looks)
+    if CLASS not in study.table("test"):
+        return MadeByAudit(making.seeds, (), pictures, distances, {})
+    rows = read_columns(study, "test", [CLASS])[CLASS].to_pylist()[: len(making.seeds)]
+    classes = tuple(map(str, rows))
+    return MadeByAudit(making.seeds, classes, pictures, distances, _looks(study, pictures))
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
