@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from engine.attribution.replay.smoothness import SHARE, smoothness
 from engine.build.retraining import MADE, NOTHING, Removal, model_file, removal_of, retrain
 from engine.study.examples import read_stacked_arrays
 
-REMOVED = {
+REMOVED: dict[str, Callable[[Study], np.ndarray]] = {
     "ours": lambda study: ours(study, MOST),
     "pixels": pixels,
     "features": lambda study: likeness(study, MOST),

@@ -16,7 +16,7 @@ from engine.applications.unlearning.settings import Hyper
 from engine.store.quantities import FEATURE_DISTANCE
 from engine.study.removal_sets import keep_set
 from tests.builders.copies import copy_of
-from tests.builders.page_contents import everything
+from tests.builders.page_contents import everything, words
 from tests.dashboard.test_api import client_of
 
 N = 4
@@ -68,7 +68,7 @@ def test_the_page_shows_the_same_seeds_before_and_after(
     )
     assert f"{before} → {after}" in text
     for side in ("before", "unlearned", "retrained"):
-        assert f'alt="Seed {found.seeds[seed]}, {side}"' in text
+        assert f'alt="Seed {found.seeds[seed]}, {side}"' in words(app)
     assert "mean loss" in text
     assert "probability" not in text
     answer = client_of(study).get(f"/api/unlearn?set={key}").json()
