@@ -33,7 +33,7 @@ from engine import store
 from engine.attribution.datamodels.run_bank import output_problem
 from engine.build.models import initial_model, load_checkpoint, untrained_model, versions
 from engine.build.stages.checkpoints import outputs_fingerprint, recipe_fingerprint
-from engine.build.tasks import task_at, task_for, task_of, task_of_audits
+from engine.build.tasks import task_at, task_for, task_of, task_to_compare
 from engine.running import processes
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, UploadError
@@ -330,7 +330,7 @@ def train_model(job: Job) -> None:
             rows = np.union1d(rows, _audited_rows(path))
         some = {name: array[rows] for name, array in read_stacked_arrays(study, "train").items()}
         if task.context is not None:
-            task = task_of_audits(study, trained)
+            task = task_to_compare(study, trained)
             tests = read_stacked_arrays(study, "test")
             outputs = evaluate(task, trained, tests, encoding, 512, job.device)
         of_rows = evaluate(task, trained, some, encoding, 512, job.device)

@@ -69,9 +69,10 @@ def task_for(study: StudyReader, model: torch.nn.Module, seed: int) -> Task:
     return bind(task, new_context(study, task, model, seed))
 
 
-def task_of_audits(study: StudyReader, model: torch.nn.Module) -> Task:
+def task_to_compare(study: StudyReader, model: torch.nn.Module) -> Task:
     """The task whose outputs use the context of the study's first seed, whatever the model's own
-    is: audits of unlearning compare models example by example."""
+    is, where models are compared example by example: in audits of unlearning, and in subset runs
+    whose contexts are noise (`engine.tasks.NOISY`)."""
     return task_for(study, model, checkpoint_seed(study, 0))
 
 

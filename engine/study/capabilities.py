@@ -12,9 +12,11 @@ from typing import Literal
 
 from engine.store.errors import MissingCapability
 from engine.study.reader import StudyReader
-from engine.tasks.outcomes import matched_named
 
 Capability = Literal["outcomes", "classes", "unlearning", "pictures", "texts"]
+UNLEARNING, UNLEARNING_OUTPUTS = ("classes", "exact"), ("denoising",)
+"""Outcomes, and first outputs of tasks without outcomes, that unlearning can match
+(`engine.tasks.outcomes.matched_named`)."""
 
 
 def has(study: StudyReader, capability: Capability) -> bool:
@@ -28,7 +30,7 @@ def has(study: StudyReader, capability: Capability) -> bool:
     dataset = study.dataset
     found = {
         "outcomes": dataset.outcomes is not None,
-        "unlearning": matched_named(dataset.outcomes, dataset.output) is not None,
+        "unlearning": dataset.outcomes in UNLEARNING or dataset.output in UNLEARNING_OUTPUTS,
         "classes": dataset.labels == "class",
         "pictures": "picture" in dataset.views,
         "texts": "text" in dataset.views,

@@ -59,6 +59,10 @@ SETTLED = {
 """Tasks whose options depend on the study's algorithms or on files outside of it → the module with
 their functions `settle`, `outside` and `computed`, which imports no torch."""
 
+NOISY = ("diffusion",)
+"""Tasks whose context is noise alone. All subset runs are judged with the noise of the study's
+first seed: with their own, outputs would differ by noise as much as by data."""
+
 
 @dataclass(frozen=True)
 class Encoded:

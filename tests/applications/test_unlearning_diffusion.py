@@ -20,7 +20,9 @@ from engine.applications.unlearning.settings import Hyper
 from engine.build.retraining import FIRST_ORACLE, model_without
 from engine.build.tasks import task_at, task_of
 from engine.cli.main import main
+from engine.study.capabilities import UNLEARNING, UNLEARNING_OUTPUTS
 from engine.study.examples import read_stacked_arrays
+from engine.tasks.outcomes import MATCHED, OUTCOMES
 from engine.training.outputs import evaluate
 from tests.builders import diffusion
 from tests.builders.copies import copy_of
@@ -51,6 +53,11 @@ def with_audit(made_study: Study, tmp_path_factory: pytest.TempPathFactory) -> t
 
 def test_its_models_can_unlearn_by_methods_without_classes(made_study: Study) -> None:
     assert methods_of(made_study) == ["nothing", "finetune", "ascent", "both", "matching", "oracle"]
+
+
+def test_a_study_knows_without_torch_whether_its_models_can_unlearn() -> None:
+    assert set(UNLEARNING) == {name for name, one in OUTCOMES.items() if one.matched is not None}
+    assert set(UNLEARNING_OUTPUTS) == set(MATCHED)
 
 
 def test_predicted_changes_are_sums_of_scores(tmp_path: Path) -> None:

@@ -11,17 +11,20 @@ import torch
 
 from engine import Study, store
 from engine.applications.live import StoredQuery, explain_stored
+from engine.attribution.datamodels.run_bank import draw_mask
 from engine.attribution.trak.linear_system import example_weights, temper
 from engine.build.batches import batches_of, stored_out_to_loss
 from engine.build.build import build_data
-from engine.build.models import load_checkpoint
-from engine.build.tasks import task_at
+from engine.build.models import initial_model, load_checkpoint
+from engine.build.tasks import task_at, task_of
 from engine.cli.main import main
 from engine.store import layout
 from engine.store.errors import DataError, DataloupeError, UnknownName
 from engine.study.examples import read_stacked_arrays
+from engine.study.run_banks import run_seed
 from engine.study.score_matrices import stored_solver
 from engine.training.outputs import evaluate
+from engine.training.trainer import train
 from tests.builders import diffusion
 from tests.builders.copies import copy_of
 from tests.builders.diffusion import CLASSES
@@ -62,6 +65,25 @@ def test_errors_are_the_same_whenever_they_are_computed(squares_study: Study) ->
     found = evaluate(task, model, some, squares_study.dataset.encoding, 2, "cpu")
     for name in ("errors", "output", "embeddings"):
         np.testing.assert_allclose(found[name], stored[name][rows], rtol=1e-4, atol=1e-6)
+
+
+def test_subset_runs_are_judged_with_one_noise(squares_study: Study) -> None:
+    """With noise of their own, outputs of a run would differ from another's by that alone."""
+    study, algorithm = squares_study, "unet"
+    mask, seed = draw_mask(study.spec.seed, 3, study.dataset.n_train, 0.5), run_seed(study, 3, 0)
+    model = train(
+        task_of(study),
+        initial_model(study, study.spec.algorithms[algorithm], seed),
+        read_stacked_arrays(study, "train"),
+        study.dataset.encoding,
+        study.spec.algorithms[algorithm],
+        seed,
+        "cpu",
+        np.flatnonzero(mask),
+    )
+    arrays, encoding = read_stacked_arrays(study, "test"), study.dataset.encoding
+    found = evaluate(task_at(study, algorithm, 0), model, arrays, encoding, 512, "cpu")["output"]
+    np.testing.assert_allclose(study.bank(train=False).test[3], found, rtol=1e-4)
 
 
 def dense_scores(study: Study, output: str, numbers: tuple[int, ...], row: int) -> np.ndarray:

@@ -142,7 +142,7 @@ def _compute(
     on_done: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
     arrays = read_stacked_arrays(study, "train")
-    matched = task_at(study, algorithm, 0).matched  # of audits (`task_of_audits`)
+    matched = task_at(study, algorithm, 0).matched  # of audits (`task_to_compare`)
     assert matched is not None, "the task has nothing to match"
     rows = {"forget": np.array(removed, np.int64), "retain": rows_of(study, forget).learned}
     parts: dict[str, Mapping[str, np.ndarray]] = {

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.rows import audited_of, matched_of, outcomes_of, own_of
-from engine.build.tasks import task_of_audits
+from engine.build.tasks import task_to_compare
 from engine.store.errors import StoreError
 from engine.store.layout import Split
 from engine.study.examples import read_stacked_arrays
@@ -109,7 +109,7 @@ def _evaluated(
 ) -> dict[str, np.ndarray]:
     from engine.training.outputs import evaluate
 
-    task, encoding = task_of_audits(study, model), study.dataset.encoding
+    task, encoding = task_to_compare(study, model), study.dataset.encoding
     found = evaluate(task, model, arrays, encoding, 512, device)
     return {name: found[name] for name in audited_of(study)}
 

@@ -16,7 +16,7 @@ from engine.applications.unlearning.rows import rows_of
 from engine.applications.unlearning.settings import Cost, Hyper
 from engine.build.models import untrained_model, versions
 from engine.build.retraining import Removal, made_by, weights_file
-from engine.build.tasks import task_of_audits
+from engine.build.tasks import task_to_compare
 from engine.running import processes
 from engine.store import layout
 from engine.study.examples import read_stacked_arrays
@@ -117,7 +117,7 @@ def unlearn(study: StudyReader, job: Unlearning) -> tuple[torch.nn.Module, Cost]
     from engine.training.outputs import read_batch
 
     model, encoding = original(study, job.algorithm, job.seed, job.device), study.dataset.encoding
-    task, seed = task_of_audits(study, model), checkpoint_seed(study, job.seed)
+    task, seed = task_to_compare(study, model), checkpoint_seed(study, job.seed)
     arrays = read_stacked_arrays(study, "train")
     changes = {} if job.changes is None else store.read_tensors(job.changes, job.changes.stem)
 

@@ -18,7 +18,7 @@ from engine.attribution.datamodels.run_bank import draw_mask, output_problem, pa
 from engine.build.models import initial_model, versions
 from engine.build.run import Run
 from engine.build.stages.checkpoints import recipe_fingerprint
-from engine.build.tasks import task_for, task_of
+from engine.build.tasks import task_for, task_of, task_to_compare
 from engine.store import layout
 from engine.store.errors import DataloupeError, SpecError, StaleError, StoreError
 from engine.store.layout import SPLITS
@@ -27,6 +27,7 @@ from engine.study.examples import read_stacked_arrays
 from engine.study.left_out import trained_on
 from engine.study.reader import StudyReader
 from engine.study.run_banks import finished_runs, read_bank_import, run_seed, wanted_runs
+from engine.tasks import NOISY
 
 CODE = 2
 """Increment when the same spec would draw different masks or record different outputs."""
@@ -107,6 +108,7 @@ def run_fingerprint(study: StudyReader, algorithm: str, mask: int, seed: int) ->
         [study.spec.seed, mask, runs.alpha],
         run_seed(study, mask, seed),
         [runs.logits, runs.weights],
+        *(["one noise"] if study.spec.task.name in NOISY else []),
     )
 
 
@@ -147,7 +149,8 @@ def train_run(job: Job) -> None:
     except DataloupeError as error:
         raise DataloupeError(f"{name}: {error}") from error
     shard = {"mask": pack(mask)}
-    task = task_for(study, model, seed)
+    same = study.spec.task.name in NOISY
+    task = task_to_compare(study, model) if same else task_for(study, model, seed)
     for split in SPLITS:
         outputs = evaluate(task, model, arrays[split], encoding, 512, job.device)
         if found := output_problem(outputs["output"]):
