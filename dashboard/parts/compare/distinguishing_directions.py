@@ -22,13 +22,12 @@ from dashboard.parts.gallery.gallery import Card, Group, Sign, gallery
 from dashboard.parts.layout.blocks import aside
 from dashboard.read.comparisons import OTHER, Query, significance
 from dashboard.read.rows_in_words import makeup
-from dashboard.read.studies import Examples, examples
+from dashboard.read.studies import Examples, examples, what_it_shows
 from dashboard.slice_parameters import MOST_PICKED
 from engine.applications.modeldiff.notes import LONGEST_NAME, LONGEST_NOTE, Note, keep_note, notes
 from engine.applications.modeldiff.report_file import attributed_by
 from engine.store.errors import DataloupeError
 from engine.store.quantities import ACCURACY, COORDINATE, SHARE, SIMILARITY, predicted_text
-from engine.study.capabilities import has
 from engine.study.reader import StudyReader
 
 SIDE = 84
@@ -135,7 +134,7 @@ def one(
     own, other = about[key], about[OTHER[key]]
     st.html(story(about, key, found))
     aside(f"{attributed_by(about)} {about['significance']}")
-    kind = "picture" if has(study, "pictures") else "example"
+    kind = what_it_shows(study)
     tests = examples(study, "test", own["algorithm"])
     theirs = examples(study, "test", other["algorithm"])
     rows, along = np.array(found["tests"], np.int64), np.array(found["projections"])
