@@ -37,7 +37,7 @@ TASK = dataclasses.replace(
     prepare=prepare,
     outputs=(dataclasses.replace(contrastive.ALIGNMENT, value=cosine),),
 )
-TRAIN, TEST = arrays(0, 14), arrays(1, 3)
+TRAIN, TEST = arrays(0, 14), arrays(1, 4)
 
 
 def training_of(weights: np.ndarray | None = None) -> Training:
