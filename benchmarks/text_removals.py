@@ -33,7 +33,6 @@ def qld(study: Study) -> dict[str, Any]:
     tests = evenly_spread(study.dataset.n_test, QUERIES)
     rankings = {
         "ours": study.scores(tests, algorithm, "trak"),
-        "hybrid": study.scores(tests, algorithm, "hybrid"),
         "bm25": bm25_scores(study, study.checkpoints(algorithm))[tests],
         "embedding": embedding_scores(study, study.checkpoints(algorithm))[tests],
         "random": random_scores(study, 0)[tests],

@@ -21,8 +21,8 @@ SOLVERS = {
     "dual-exact": "",
     "plain": '[trak]\ncurvature = "plain"\ndamping = 0.05\n',
     "dual-wide": '[trak]\nsolver = "dual-wide"\nwidth = 96\nsoft_threshold = 0.5\n',
-    "primal": '[trak]\nsolver = "primal"\nproj_dim = 32\n',
-    "rounded": '[trak]\nsolver = "primal"\nproj_dim = 32\nstorage = "int4"\n',
+    "primal": '[trak]\nsolver = "primal"\nproj_dim = 32\nstorage = "float32"\n',
+    "rounded": '[trak]\nsolver = "primal"\nproj_dim = 32\n',
 }
 
 

@@ -329,7 +329,8 @@ def test_the_primal_solver_agrees_with_the_dual(study_folder: Path) -> None:
     for solver, damping in solvers.items():
         study = Study.create(
             study_folder / solver,
-            f'{narrow}\n[trak]\nsolver = "{solver}"\ndamping = {damping}\nproj_dim = 4096\n',
+            f'{narrow}\n[trak]\nsolver = "{solver}"\ndamping = {damping}\nproj_dim = 4096\n'
+            'storage = "float32"\n',
         )
         study.build(workers=0)
         assert study.badge(method="trak").solver == solver

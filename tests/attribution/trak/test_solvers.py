@@ -270,6 +270,19 @@ def test_a_solver_in_the_spec_is_taken_or_refused():
         choose(mlp(), (5,), 5_000, memory=10**6, solver="dual-exact")
 
 
+@pytest.mark.parametrize(
+    ("solver", "asked", "stored"),
+    [
+        ("primal", "auto", "int4"),
+        ("primal", "float16", "float16"),
+        ("dual-exact", "auto", "float32"),
+        ("dual-wide", "int8", "float32"),
+    ],
+)
+def test_only_features_of_the_primal_are_stored_in_fewer_bits(solver, asked, stored):
+    assert choose(mlp(), (5,), 5_000, solver=solver, storage=asked).storage == stored
+
+
 def test_damping_in_the_spec_is_taken_even_if_zero():
     assert choose(mlp(), (5,), 5_000, damping=0.0).damping == 0
     assert choose(mlp(), (5,), 5_000).damping > 0
