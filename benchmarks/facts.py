@@ -18,6 +18,8 @@ checkpoint), `traker_1` (traker of one checkpoint) and `random`.
   questions (`benchmarks.facts_measures`), and in `mrr_by_kind` by kind of question.
 - `tail_patch.METHOD`: rise of the answer's log-probability by one step on the first 5 rows.
 - `qld.METHOD`: fall of the answer's log-odds without the first 5 rows, when trained again.
+  `qld_ceiling`: without all rows that state the fact, which nobody ranks; `qld_share_of_ceiling`,
+  and `qld_by_kind` of question, also by whether BM25's first 5 hold all statements.
 - `lds.METHOD.CHECKPOINTS` of the log-odds, on `test_masks` masks with two runs each: see
   `benchmarks.facts_lds`. `ours` has no soft threshold, `ours_thresholded` is what the study shows.
   `lds_ratio_vs_best_peer` compares both, and the hybrid, with the best of the others.

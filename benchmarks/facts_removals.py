@@ -23,6 +23,8 @@ from engine.training.outputs import read_batch
 
 STEP = 0.1
 """Learning rate of the step of tail-patch."""
+CEILING = "ceiling"
+"""Removal of all rows that state the fact of a question."""
 
 
 def tail_patch(study: Study) -> dict[str, Any]:
@@ -72,36 +74,71 @@ def qld(study: Study) -> dict[str, Any]:
     """Mean fall of the answers' log-odds without the rows that a method ranks first.
 
     The rows of `SIZE.together` questions are removed at once, so that a model serves several. The
-    fall is against models with all data and the same seeds.
+    fall is against models with all data and the same seeds. `CEILING` removes every row that states
+    the fact, however many these are; no method is told which they are.
     """
     algorithm = next(iter(study.algorithms))
     tests = evenly_spread(study.dataset.n_test, SIZE.questions)
     groups = np.array_split(
         np.random.default_rng(0).permutation(tests), -(-len(tests) // SIZE.together)
     )
-    removals = {}
-    for name in SIZE.losing:
-        tau = METHODS[name]()
-        rows = [np.unique(np.concatenate([first(tau[test]) for test in group])) for group in groups]
-        removals[name] = [removal_of(study, some.tolist()) for some in rows]
+    true = stating(study)
+    lost = {name: np.array([first(row) for row in METHODS[name]()[tests]]) for name in SIZE.losing}
+    of_question: dict[str, dict[int, np.ndarray]] = {
+        name: dict(zip(tests.tolist(), rows, strict=True)) for name, rows in lost.items()
+    }
+    of_question[CEILING] = {test: np.flatnonzero(true[test]) for test in tests.tolist()}
+    removals = {
+        name: [
+            removal_of(study, np.unique(np.concatenate([rows[t] for t in group])).tolist())
+            for group in groups
+        ]
+        for name, rows in of_question.items()
+    }
     wanted = [NOTHING, *(one for some in removals.values() for one in some)]
     retrain(study, algorithm, wanted, SIZE.seeds, on_done=_log)
-    found = {}
-    for name, some in removals.items():
-        falls = [
-            np.mean(
-                [
-                    retrained(study, algorithm, NOTHING, seed).output[group]
-                    - retrained(study, algorithm, removed, seed).output[group]
-                    for seed in range(SIZE.seeds)
-                ],
-                axis=0,
-            )
-            for group, removed in zip(groups, some, strict=True)
-        ]
-        found[name] = mean_with_interval(np.concatenate(falls))
+    falls = {
+        name: np.concatenate(
+            [
+                np.mean(
+                    [
+                        retrained(study, algorithm, NOTHING, seed).output[group]
+                        - retrained(study, algorithm, removed, seed).output[group]
+                        for seed in range(SIZE.seeds)
+                    ],
+                    axis=0,
+                )
+                for group, removed in zip(groups, some, strict=True)
+            ]
+        )
+        for name, some in removals.items()
+    }
+    order = np.concatenate(groups)
+    ceiling = falls.pop(CEILING)
+    found = {name: mean_with_interval(some) for name, some in falls.items()}
+    missed = np.array(
+        [not np.isin(of_question[CEILING][test], of_question["bm25"][test]).all() for test in order]
+    )
+    kinds = study.table("test")["kind"].to_numpy()[order]
+    parts = {kind: kinds == kind for kind in np.unique(kinds)}
+    parts |= {"bm25 finds all statements": ~missed, "bm25 misses a statement": missed}
     return {
         "qld": found,
+        "qld_ceiling": mean_with_interval(ceiling),
+        "qld_share_of_ceiling": {
+            name: round(float(some.mean() / ceiling.mean()), 3) for name, some in falls.items()
+        },
+        "qld_by_kind": {
+            kind: {
+                "questions": int(part.sum()),
+                **{
+                    name: round(float(some[part].mean()), 3)
+                    for name, some in {**falls, CEILING: ceiling}.items()
+                },
+            }
+            for kind, part in parts.items()
+            if part.any()
+        },
         "qld_ratio_vs_bm25": ratio(found),
         "qld_settings": {
             "rows": SIZE.removed,

@@ -81,8 +81,8 @@ SIZES = {
         masks=40,
         test_masks=24,
         losing=("ours_5", "bm25", "embedding", "random"),
-        questions=40,
-        together=20,
+        questions=80,
+        together=40,
         random_removals=16,
     ),
     "tiny": Size(

@@ -9,18 +9,22 @@ import pytest
 import torch
 
 from engine import DataloupeError, Study
+from engine.applications.unlearning import output_changes
 from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.before_after import read_before_after, supported
 from engine.applications.unlearning.checks import methods_of
 from engine.applications.unlearning.output_changes import predicted_changes, units
 from engine.applications.unlearning.predicted_effect import read_predicted_margins
+from engine.applications.unlearning.predicted_size import LEAST, MOST, size_of_changes
 from engine.applications.unlearning.settings import Hyper
+from engine.applications.unlearning.validation import validation_set
 from engine.build.batches import batches_of
 from engine.build.models import load_checkpoint
 from engine.build.retraining import FIRST_ORACLE, model_without
 from engine.build.tasks import task_of
 from engine.cli.main import main
+from engine.store import layout
 from engine.tasks import sequences
 from engine.tasks.outcomes import EXACT
 from tests.builders.copies import copy_of
@@ -60,10 +64,12 @@ def test_the_output_follows_from_what_is_matched(facts_study: Study) -> None:
     assert not matched[behind].any()
 
 
-def test_predicted_changes_are_sums_of_scores(facts_study: Study, tmp_path: Path) -> None:
+def test_predicted_changes_of_one_example_are_its_scores(
+    facts_study: Study, tmp_path: Path
+) -> None:
     """In units of the output, of the output by every token, as stored scores are."""
     study = copy_of(facts_study, tmp_path / "own")
-    forget = tuple(about(study, "Alba"))
+    forget = tuple(about(study, "Alba")[:1])
     found = predicted_changes(study, forget, forget, "t5")
     factors = units(study, "t5")[list(forget)]
     scores = study.scores(np.arange(study.dataset.n_test), "t5", "trak")[:, list(forget)]
@@ -73,6 +79,28 @@ def test_predicted_changes_are_sums_of_scores(facts_study: Study, tmp_path: Path
     effect = read_predicted_margins(study, "t5", forget)
     assert effect is not None
     np.testing.assert_allclose(effect.after - effect.before, found.forget.mean(axis=1), rtol=1e-5)
+
+
+def test_what_statements_do_together_is_more_than_the_sum(
+    facts_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is the same from the files of live queries and without them."""
+    study = copy_of(facts_study, tmp_path / "own")
+    forget = tuple(about(study, "Alba"))
+    joint = predicted_changes(study, forget, forget, "t5")
+    joint.path.unlink()
+    for checkpoint in range(study.checkpoints("t5")):
+        layout.live_inverse_file(study.root, "t5", checkpoint).unlink(missing_ok=True)
+    again = predicted_changes(study, forget, forget, "t5")
+    np.testing.assert_allclose(again.forget, joint.forget, rtol=1e-2, atol=1e-3)
+    with monkeypatch.context() as patched:
+        patched.setattr(output_changes, "_together", lambda _: False)
+        summed = predicted_changes(study, forget, forget, "t5")
+    assert summed.path != joint.path
+    assert (joint.forget.mean(axis=1) < 1.2 * summed.forget.mean(axis=1)).all()
+    one = forget[:1]
+    alone = predicted_changes(study, one, one, "t5").forget.mean()
+    assert joint.forget.mean(axis=1)[0] < alone < 0
 
 
 def test_what_is_kept_of_models_is_what_they_generate(with_audit: tuple[Study, Audit]) -> None:
@@ -107,6 +135,18 @@ def test_the_question_about_what_is_forgotten_tells_whether_models_answer(
     assert matching.forget.accuracy < nothing.forget.accuracy
     assert audited.correlation is not None
     assert audited.correlation["forget"] > 0.3
+
+
+def test_the_size_of_changes_is_measured_on_the_validation_set(
+    with_audit: tuple[Study, Audit], tmp_path: Path
+) -> None:
+    audited, study = with_audit[1], copy_of(with_audit[0], tmp_path / "own")
+    found = audit(study, audited.forget, methods=["matching"], models=N, budget=0.1, workers=0)
+    forget = tuple(audited.forget)
+    validation = validation_set(study, "t5", forget)
+    size = size_of_changes(study, "t5", forget, validation, N, "cpu", "trak")
+    assert found.of("matching").hyper["scale"] == size
+    assert size not in (1.0, LEAST, MOST)
 
 
 def test_methods_and_sources_of_classes_are_refused(facts_study: Study) -> None:

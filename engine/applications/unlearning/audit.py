@@ -43,6 +43,7 @@ from engine.applications.unlearning.oracles import (
 )
 from engine.applications.unlearning.output_changes import predicted_changes
 from engine.applications.unlearning.outputs import AuditedOutputs
+from engine.applications.unlearning.predicted_size import size_of_changes
 from engine.applications.unlearning.rows import forget_set, matched_of, rows_of
 from engine.applications.unlearning.settings import BUDGET, UNCHANGED, Hyper
 from engine.applications.unlearning.settings_search import MODELS, grid_of, search
@@ -128,7 +129,8 @@ def audit(
         if searched:
             validation = validation_set(study, algorithm, removed)
             train(oracles(study, removed, validation, choosing), "oracles of the validation set")
-        if "oracle" in searched:
+        sized = "matching" in searched and not matched_of(study).relative
+        if "oracle" in searched or sized:
             jobs = unchanged_originals(study, algorithm, removed, validation, choosing, device)
             unlearn_models(study, jobs, workers, during("originals on the validation set"))
         truth, rows = (
@@ -145,7 +147,13 @@ def audit(
                 )
                 on_progress(0, 1, f"hyper-parameters of {method}")
                 what = during(f"hyper-parameters of {method}")
-                chosen = search(study, job, None, choosing, workers, what).hyper
+                grid = grid_of(study, method)
+                if sized and method == "matching":
+                    size = size_of_changes(
+                        study, algorithm, removed, validation, choosing, device, source
+                    )
+                    grid = [replace(one, scale=size) for one in grid]
+                chosen = search(study, job, grid, choosing, workers, what).hyper
             else:
                 chosen = grid_of(study, method)[0]
             job = method_job(

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine import store
 from engine.applications.unlearning.bank_changes import predict_changes_by_bank
-from engine.applications.unlearning.rows import rows_of
+from engine.applications.unlearning.rows import matched_of, rows_of
 from engine.applications.unlearning.settings import NEWTON_ITERATIONS
 from engine.applications.unlearning.sources import FROM_BANK, WITH_NEWTON, Source, check_source
 from engine.build.batches import batches_of, mean_out_to_loss, stored_out_to_loss
@@ -31,7 +31,8 @@ from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
 from engine.store.rows import evenly_spread
-from engine.study.examples import read_stacked_arrays
+from engine.study.examples import by_shard, read_stacked_arrays
+from engine.study.live_and_maps import training_feature_files
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
@@ -129,6 +130,7 @@ def changes_fingerprint(
         list(removed),
         rows_of(study, forget).learned.tolist(),
         [source, bank_fingerprint(study, algorithm) if source in FROM_BANK else None],
+        *(["together"] if _together(study) else []),
     )
 
 
@@ -217,6 +219,15 @@ def predict_output_changes(
     return sums
 
 
+def _together(study: StudyReader) -> bool:
+    """Whether TRAK predicts what the examples do together, and not the sum of what each does.
+
+    Statements of a fact, which say the same, need that. Changes of class logits stay sums, which is
+    what docs/unlearning.md has measured; a Newton step is what takes them together.
+    """
+    return not matched_of(study).relative
+
+
 def trak_directions(
     study: StudyReader, algorithm: str, removed: Removal, device: str
 ) -> DirectionOf:
@@ -279,32 +290,87 @@ def _coefficients(
     """u of `engine.attribution.trak.removal_direction`, from the study's files if it has them."""
     import torch
 
-    from engine.attribution.trak.kernel import NO_LIMIT, first_examples
-    from engine.attribution.trak.make_plan import plan_gradients
-    from engine.attribution.trak.new_examples import dual_inverse
+    from engine.attribution.trak.linear_system import example_weights
     from engine.attribution.trak.primal import gram
-    from engine.attribution.trak.removal_direction import dual_coefficients, primal_coefficients
+    from engine.attribution.trak.removal_direction import (
+        dual_coefficients,
+        dual_left,
+        primal_coefficients,
+        primal_left,
+        together,
+    )
 
     q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
+    rows = torch.nonzero(weights)[:, 0]
     if solver.kind == "primal":
         shards = read_features(study, algorithm, checkpoint)
 
         def blocks() -> Iterator[torch.Tensor]:
             return (torch.from_numpy(np.array(shard[:])) for shard in shards)
 
-        return primal_coefficients(blocks, gram(blocks(), solver, q), solver, q, weights)
+        total = gram(blocks(), solver, q)
+        if _together(study):
+            features = torch.cat(
+                [
+                    torch.from_numpy(np.array(shards[shard][within], np.float32))
+                    for shard, _, within in by_shard(rows.numpy())
+                ]
+            )
+            curvature = example_weights(q, solver)
+            some = None if curvature is None else curvature[rows]
+            joint = together(weights[rows], primal_left(features, total, solver, some))
+            weights = weights.index_copy(0, rows, joint)
+        return primal_coefficients(blocks, total, solver, q, weights)
+    inverse, ridge = _inverse_rows(study, algorithm, checkpoint, model, solver, q, rows, device)
+    some = weights[rows]
+    if _together(study):
+        some = together(some, dual_left(inverse[:, rows], ridge))
+    return dual_coefficients(inverse, some)
+
+
+def _inverse_rows(
+    study: StudyReader,
+    algorithm: str,
+    checkpoint: int,
+    model: nn.Module,
+    solver: Solver,
+    q: torch.Tensor,
+    rows: torch.Tensor,
+    device: str,
+) -> tuple[torch.Tensor, float]:
+    """Rows of the dual's inverse, `[k, n_train]`, and its λ."""
+    import torch
+
+    from engine.attribution.trak.kernel import NO_LIMIT, first_examples
+    from engine.attribution.trak.make_plan import plan_gradients
+    from engine.attribution.trak.new_examples import (
+        dual_inverse,
+        dual_ridge,
+        kernel_diagonal,
+        plan_from_json,
+    )
+
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     if path.exists():
-        kept = store.read_tensors(path, live_checkpoint_fingerprint(study, algorithm, checkpoint))
-        rows = torch.nonzero(weights)[:, 0]
+        fingerprint = live_checkpoint_fingerprint(study, algorithm, checkpoint)
+        kept, plan = (
+            store.read_tensors(path, fingerprint),
+            plan_from_json(store.read_metadata(path)["plan"]),
+        )
+        diagonal = np.concatenate(
+            [
+                kernel_diagonal(store.read_tensors(shard, fingerprint), plan)
+                for shard in training_feature_files(study, algorithm, checkpoint)
+            ]
+        )
         inverse = torch.from_numpy(kept["inverse"][rows.numpy()])
-        return dual_coefficients(inverse, weights[rows])
+        return inverse, dual_ridge(torch.from_numpy(diagonal), solver, q)
     output = task_at(study, algorithm, checkpoint).trained_output
     seed = checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
-    solved = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)
-    return dual_coefficients(solved.cpu(), weights)
+    solved, ridge = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)
+    return solved.cpu()[rows], ridge
 
 
 def units(study: StudyReader, algorithm: str) -> np.ndarray:

@@ -124,15 +124,44 @@ def dual_inverse(
     seed: int,
     memory_bytes: int,
     out_to_loss: Tensor,
-) -> Tensor:
-    """√W⁻¹ (√W K √W + λI)⁻¹ √W `[n_train, n_train]`. Arguments as in `dual.attribute_dual`."""
+) -> tuple[Tensor, float]:
+    """(√W⁻¹ (√W K √W + λI)⁻¹ √W `[n_train, n_train]`, λ). Arguments as in `dual.attribute_dual`."""
     kernel = make_kernel(
         model, output, train, lambda: iter(()), plan, solver.width, seed, memory_bytes
     ).train
     weights = example_weights(out_to_loss.to(kernel), solver)
     root = None if weights is None else weights.sqrt()
+    ridge = dual_ridge(kernel.diagonal(), solver, out_to_loss)
     inverse = torch.cholesky_inverse(factorize(kernel, solver.damping, root))
-    return inverse if root is None else inverse.mul_(root).div_(root[:, None])
+    if root is not None:
+        inverse.mul_(root).div_(root[:, None])
+    return inverse, ridge
+
+
+def dual_ridge(diagonal: Tensor, solver: Solver, out_to_loss: Tensor) -> float:
+    """λ of the dual.
+
+    Args:
+        diagonal: Of the kernel K, `[n_train]`.
+        solver: The study's.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
+    """
+    weights = example_weights(out_to_loss.to(diagonal), solver)
+    return solver.damping * float((diagonal if weights is None else weights * diagonal).mean())
+
+
+def kernel_diagonal(shard: ExampleFeatures, plan: Plan) -> np.ndarray:
+    """The kernel of each of a shard's training examples with itself, `[rows]`."""
+    found = np.zeros(len(next(iter(shard.values()))), np.float32)
+    for name, kept in shard.items():
+        path = name.removeprefix("inputs.")
+        if name == "features":
+            found += np.square(kept).sum(axis=1)
+        elif path != name:
+            one = np.float32(plan.layers[path].bias is not None)
+            gradients = np.square(shard[f"gradients.{path}"]).sum(axis=1)
+            found += (np.square(kept).sum(axis=1) + one) * gradients
+    return found
 
 
 def primal_inverse(gram: Tensor, damping: float) -> Tensor:

@@ -9,6 +9,15 @@ in parameter space, which is the same for every example and every output:
 
     −v,   v = (ΦᵀWΦ + λI)⁻¹ Σ_{i∈F} Q_i φ_i = Φᵀu = ∇ Σ_j u_j f(z_j)
 
+That adds up what each example does alone. Without all of F at once, its examples have no curvature
+either: by Woodbury's identity,
+
+    (ΦᵀWΦ − Φ_FᵀW_FΦ_F + λI)⁻¹ Φ_Fᵀ q_F = (ΦᵀWΦ + λI)⁻¹ Φ_Fᵀ (I − W_F H_F)⁻¹ q_F,
+    H_F = Φ_F (ΦᵀWΦ + λI)⁻¹ Φ_Fᵀ,
+
+so only the weights of the sum change (`together`). Examples that say the same, such as statements
+of a fact, do much more together than the sum of what each does.
+
 One backward pass over the training examples gives v. One forward pass with derivatives gives the
 change of all class logits. No score is ever formed, however many examples and classes there are.
 u comes from the study's own kernel or features, projected or not; v and the derivative are exact.
@@ -30,6 +39,39 @@ from engine.attribution.trak.solver import Solver
 
 Logits = Callable[[nn.Module, Batch], Tensor]
 """(model, batch) → `[batch, classes]`."""
+
+
+def together(weights: Tensor, left: Tensor) -> Tensor:
+    """Weights `[k]` with which the examples in F do what their removal at once does.
+
+    Args:
+        weights: Their weights if each were removed alone, `[k]`.
+        left: I − W_F H_F `[k, k]`, from `dual_left` or `primal_left`.
+    """
+    return torch.linalg.solve(left.double(), weights.double()).to(weights)
+
+
+def dual_left(inverse: Tensor, ridge: float) -> Tensor:
+    """I − W_F H_F `[k, k]` with a dual solver.
+
+    Args:
+        inverse: Rows and columns of F of the inverse, `[k, k]`.
+        ridge: λ. Both are from `engine.attribution.trak.new_examples.dual_inverse`.
+    """
+    return ridge * inverse.T
+
+
+def primal_left(features: Tensor, gram: Tensor, solver: Solver, curvature: Tensor | None) -> Tensor:
+    """I − W_F H_F `[k, k]` with the primal solver.
+
+    Args:
+        features: Of the examples in F, `[k, p]`.
+        gram: As in `primal_coefficients`.
+        curvature: W_F, `[k]`; None for weights of 1.
+    """
+    solved = torch.cholesky_solve(features.T, gram_factor(gram, solver.damping))
+    hat = features @ solved
+    return torch.eye(len(hat)) - (hat if curvature is None else curvature[:, None] * hat)
 
 
 def dual_coefficients(inverse: Tensor, weights: Tensor) -> Tensor:

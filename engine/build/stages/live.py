@@ -187,7 +187,8 @@ def _dual_inverse(
             store.write_tensors(path, extractor.extract_all(rows()), fingerprint)
     train = batches_of(study, "train", job.device, size)
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
-    return dual_inverse(model, output, train, plan, solver, seed, job.memory_bytes, q).cpu().numpy()
+    inverse, _ = dual_inverse(model, output, train, plan, solver, seed, job.memory_bytes, q)
+    return inverse.cpu().numpy()
 
 
 def _primal_inverse(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from engine.attribution.trak.dual import attribute_dual
 from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.linear_system import example_weights
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.new_examples import dual_inverse
 from engine.attribution.trak.primal import gram
@@ -17,7 +18,10 @@ from engine.attribution.trak.removal_direction import (
     derivative,
     direction,
     dual_coefficients,
+    dual_left,
     primal_coefficients,
+    primal_left,
+    together,
 )
 from engine.attribution.trak.solver import Solver
 from tests.attribution.trak.test_solvers import GIB, M, N, batches, cnn, margin, mlp
@@ -49,7 +53,7 @@ def test_the_derivative_is_the_sum_of_the_scores_of_each_class_logit(make, curva
     plan = plan_gradients(model, margin, first_examples(train))
     solver = Solver("dual-exact", plan.n_parameters, 0, 0.5, "", 0.5, curvature)
     q, weights = weights_of(N)
-    inverse = dual_inverse(model, margin, train, plan, solver, 0, GIB, q)
+    inverse, _ = dual_inverse(model, margin, train, plan, solver, 0, GIB, q)
     along = direction(model, margin, train, dual_coefficients(inverse, weights))
     found = derivative(model, logits_of, test(), along)
     for c in range(3):
@@ -78,8 +82,17 @@ def test_both_solvers_agree_where_nothing_is_projected() -> None:
     solved = primal_coefficients(
         lambda: iter(blocks), gram(iter(blocks), primal, q), primal, q, weights
     )
-    inverse = dual_inverse(model, margin, train, plan, dual, 0, GIB, q)
+    inverse, ridge = dual_inverse(model, margin, train, plan, dual, 0, GIB, q)
     wanted = dual_coefficients(inverse, weights)
+    curvature = example_weights(q, primal)
+    assert curvature is not None
+    features = torch.cat(blocks)[FORGET]
+    torch.testing.assert_close(
+        primal_left(features, gram(iter(blocks), primal, q), primal, curvature[FORGET]),
+        dual_left(inverse[FORGET][:, FORGET], ridge),
+        rtol=2e-3,
+        atol=2e-3,
+    )
     torch.testing.assert_close(solved, wanted, rtol=2e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
@@ -104,15 +117,15 @@ def test_a_linear_model_is_predicted_exactly() -> None:
         value = output(model, batch)
         return torch.stack([value, -3 * value, value * batch["x"][:, 0]], dim=1)
 
-    a = x[FORGET]
-    hat = a @ torch.linalg.solve(x.T @ x + ridge * torch.eye(5), a.T)
-    residuals = torch.linalg.solve(torch.eye(3) - hat, y[FORGET] - a @ w)
-    weights = torch.zeros(N).index_put((torch.tensor(FORGET),), residuals)
     damping = ridge / float((x @ x.T).diagonal().mean())
     solver = Solver("dual-exact", 5, 0, damping, "", 0.0, "plain")
     train = lambda: iter([{"x": x[:25]}, {"x": x[25:]}])  # noqa: E731
     plan = plan_gradients(model, output, first_examples(train))
-    inverse = dual_inverse(model, output, train, plan, solver, 0, GIB, torch.ones(N))
+    inverse, found = dual_inverse(model, output, train, plan, solver, 0, GIB, torch.ones(N))
+    assert found == pytest.approx(ridge, rel=1e-5)
+    left = dual_left(inverse[FORGET][:, FORGET], found)
+    residuals = together(y[FORGET] - x[FORGET] @ w, left)
+    weights = torch.zeros(N).index_put((torch.tensor(FORGET),), residuals)
     along = direction(model, output, train, dual_coefficients(inverse, weights))
     test = torch.randn(M, 5, generator=generator)
     with torch.no_grad():
