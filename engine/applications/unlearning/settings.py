@@ -87,7 +87,9 @@ GRIDS: Mapping[str, Sequence[Hyper]] = {
 
 TOKEN_GRIDS: Mapping[str, Sequence[Hyper]] = {
     **GRIDS,
-    "matching": [Hyper(rate, 0.5, batch=_MATCHED) for rate in (0.001, 0.003, 0.0003)],
+    "matching": [
+        Hyper(rate, share, batch=_MATCHED) for share, rate in product((0.5, 0.25), (0.001, 0.0003))
+    ],
     "oracle": [Hyper(rate, 0.5, batch=_MATCHED) for rate in (0.001, 0.0003)],
 }
 """In place of `GRIDS` where log-odds of tokens are matched. Rates that suit class logits break a

@@ -48,7 +48,8 @@ def together(weights: Tensor, left: Tensor) -> Tensor:
         weights: Their weights if each were removed alone, `[k]`.
         left: I − W_F H_F `[k, k]`, from `dual_left` or `primal_left`.
     """
-    return torch.linalg.solve(left.double(), weights.double()).to(weights)
+    solved: Tensor = torch.linalg.solve(left.double(), weights.double())
+    return solved.to(weights)
 
 
 def dual_left(inverse: Tensor, ridge: float) -> Tensor:
