@@ -10,7 +10,8 @@ runs).
 
 Methods are `ours_N` (TRAK of N checkpoints), `hybrid`, `bm25` (sources and targets, the answer
 included), `bm25_source`, `embedding` (mean cosine of the checkpoints), `gradient_cosine` (one
-checkpoint), `traker_1` (traker of one checkpoint) and `random`.
+checkpoint), `traker_1` (traker of one checkpoint) and `random`. bergson 2.5.1 is not among them: it
+loads models by `AutoModelForCausalLM` only, and the example is an encoder and a decoder.
 
 - `exact_match`: share of the questions that the checkpoints together answer right, and by kind and
   relation.
