@@ -14,6 +14,7 @@ from engine.applications.unlearning.audit import audit
 from engine.applications.unlearning.audit_record import Audit
 from engine.applications.unlearning.before_after import read_before_after, supported
 from engine.applications.unlearning.checks import methods_of
+from engine.applications.unlearning.method_verdict import method_verdict
 from engine.applications.unlearning.output_changes import predicted_changes, units
 from engine.applications.unlearning.predicted_effect import read_predicted_margins
 from engine.applications.unlearning.predicted_size import LEAST, MOST, size_of_changes
@@ -147,6 +148,17 @@ def test_the_size_of_changes_is_measured_on_the_validation_set(
     size = size_of_changes(study, "t5", forget, validation, N, "cpu", "trak")
     assert found.of("matching").hyper["scale"] == size
     assert size not in (1.0, LEAST, MOST)
+
+
+def test_of_unrelated_sentences_there_is_little_to_forget(
+    with_audit: tuple[Study, Audit], tmp_path: Path
+) -> None:
+    """Other rows state the same facts, so that models without these sentences know them, too."""
+    audited, study = with_audit[1], copy_of(with_audit[0], tmp_path / "own")
+    forget = [about(study, person)[1] for person in ("Bena", "Cori", "Dado")]
+    found = audit(study, forget, methods=["matching"], models=N, budget=0.1, hyper=HYPER, workers=0)
+    assert method_verdict(found, "matching").grade == "idle"
+    assert method_verdict(audited, "matching").grade != "idle"
 
 
 def test_methods_and_sources_of_classes_are_refused(facts_study: Study) -> None:
