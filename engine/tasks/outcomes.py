@@ -26,6 +26,9 @@ class Matched:
         changed: (mean of the checkpoints' records, change of the array `[n, m]`, own `[n]`) → f
             before and after the change, float64 `[n]`.
         relative: Whether only the differences of an example's outputs count, as with logits.
+        together: Whether TRAK predicts what removed examples do at once, in a measured size
+            (`engine.applications.unlearning.predicted_size`), and not the sum of what each does.
+            Sentences that say the same need that; elsewhere sums are what was measured.
     """
 
     record: str
@@ -34,6 +37,7 @@ class Matched:
         [Mapping[str, np.ndarray], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
     ]
     relative: bool
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,9 @@ EXACT = Outcomes(
     like_output=False,
     gap="lead of its least certain token",
     expected="target",
-    matched=Matched("token_log_odds", _mean_of_tokens, _log_odds_changed, relative=False),
+    matched=Matched(
+        "token_log_odds", _mean_of_tokens, _log_odds_changed, relative=False, together=True
+    ),
 )
 """A prediction is right if the likeliest token is the target's at each place, so that exactly the
 target is generated. The record `[n, tokens]` has how far each target token's logit leads the

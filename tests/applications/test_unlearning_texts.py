@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,8 @@ def test_what_statements_do_together_is_more_than_the_sum(
     again = predicted_changes(study, forget, forget, "t5")
     np.testing.assert_allclose(again.forget, joint.forget, rtol=1e-2, atol=1e-3)
     with monkeypatch.context() as patched:
-        patched.setattr(output_changes, "_together", lambda _: False)
+        alone_each = replace(EXACT.matched, together=False)
+        patched.setattr(output_changes, "matched_of", lambda _: alone_each)
         summed = predicted_changes(study, forget, forget, "t5")
     assert summed.path != joint.path
     assert (joint.forget.mean(axis=1) < 1.2 * summed.forget.mean(axis=1)).all()

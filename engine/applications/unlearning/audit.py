@@ -129,7 +129,7 @@ def audit(
         if searched:
             validation = validation_set(study, algorithm, removed)
             train(oracles(study, removed, validation, choosing), "oracles of the validation set")
-        sized = "matching" in searched and not matched_of(study).relative
+        sized = "matching" in searched and matched_of(study).together
         if "oracle" in searched or sized:
             jobs = unchanged_originals(study, algorithm, removed, validation, choosing, device)
             unlearn_models(study, jobs, workers, during("originals on the validation set"))

@@ -130,7 +130,7 @@ def changes_fingerprint(
         list(removed),
         rows_of(study, forget).learned.tolist(),
         [source, bank_fingerprint(study, algorithm) if source in FROM_BANK else None],
-        *(["together"] if _together(study) else []),
+        *(["together"] if matched_of(study).together else []),
     )
 
 
@@ -219,15 +219,6 @@ def predict_output_changes(
     return sums
 
 
-def _together(study: StudyReader) -> bool:
-    """Whether TRAK predicts what the examples do together, and not the sum of what each does.
-
-    Statements of a fact, which say the same, need that. Changes of class logits stay sums, which is
-    what docs/unlearning.md has measured; a Newton step is what takes them together.
-    """
-    return not matched_of(study).relative
-
-
 def trak_directions(
     study: StudyReader, algorithm: str, removed: Removal, device: str
 ) -> DirectionOf:
@@ -309,7 +300,7 @@ def _coefficients(
             return (torch.from_numpy(np.array(shard[:])) for shard in shards)
 
         total = gram(blocks(), solver, q)
-        if _together(study):
+        if matched_of(study).together:
             features = torch.cat(
                 [
                     torch.from_numpy(np.array(shards[shard][within], np.float32))
@@ -323,7 +314,7 @@ def _coefficients(
         return primal_coefficients(blocks, total, solver, q, weights)
     inverse, ridge = _inverse_rows(study, algorithm, checkpoint, model, solver, q, rows, device)
     some = weights[rows]
-    if _together(study):
+    if matched_of(study).together:
         some = together(some, dual_left(inverse[:, rows], ridge))
     return dual_coefficients(inverse, some)
 
