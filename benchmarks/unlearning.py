@@ -72,11 +72,15 @@ logits = true
 
 
 def measure() -> dict[str, Any]:
-    return measured(built("unlearning", SPEC), MODELS, SIZES)
+    return measured(built("unlearning", SPEC), MODELS, SIZES, SOURCE)
 
 
 def measured(
-    study: Study, models: int, sizes: tuple[int, ...], workers: int | None = None
+    study: Study,
+    models: int,
+    sizes: tuple[int, ...],
+    source: Source | None = None,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Results for any study."""
     sets = {
@@ -92,7 +96,7 @@ def measured(
             rows.tolist(),
             methods=list(GRIDS),
             models=models,
-            source=SOURCE,
+            source=source,
             workers=workers,
             report=log_progress,
         )
@@ -106,7 +110,7 @@ def measured(
                     methods=["matching"],
                     models=models,
                     budget=budget,
-                    source=SOURCE,
+                    source=source,
                     hyper={"matching": Hyper.from_dict(matching[name].hyper)},
                     workers=workers,
                     report=log_progress,
@@ -128,7 +132,7 @@ def measured(
         "matching_once_share": round(max(one.once_share for one in matching.values()), 4),
         "models": models,
         "budget": BUDGET,
-        "source": SOURCE,
+        "source": next(iter(audits.values())).source,
         "direction": next(iter(audits.values())).direction,
         "ceiling": round(next(iter(audits.values())).ceiling, 2),
         "table": {name: rows_of_table(found) for name, found in audits.items()},

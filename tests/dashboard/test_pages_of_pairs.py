@@ -38,7 +38,7 @@ PAGES: dict[str, tuple[str, dict[str, str], str]] = {
     "brittle": ("brittle", {}, "not calibrated"),
     "map": ("map", {}, "Map"),
     "what if": ("what_if", {"set": "SET"}, "three pairs"),
-    "unlearn": ("unlearn", {}, "has neither"),
+    "unlearn": ("unlearn", {}, "has none of them"),
     "compare": ("compare", {}, "algorithm"),
     "live": ("live", {}, "Live"),
     "quality": ("quality", {}, "LDS"),

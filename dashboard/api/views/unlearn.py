@@ -80,7 +80,7 @@ class Supported:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class FromSeed:
     """What models make from one seed: how far it is from what retrained models make of it.
 
     Attributes:
@@ -121,7 +121,7 @@ class StoredAudit:
     best: str
     methods: list[Unlearned]
     supported: list[Supported]
-    made: list[Made]
+    made: list[FromSeed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +186,12 @@ def _supported(study: StudyReader, one: Audit) -> list[Supported]:
     ]
 
 
-def _made(study: StudyReader, one: Audit) -> list[Made]:
+def _made(study: StudyReader, one: Audit) -> list[FromSeed]:
     found = made_by_audit(study, one, best(one))
     if found is None:
         return []
     return [
-        Made(
+        FromSeed(
             seed=int(seed),
             **{side: number(FEATURE_DISTANCE, found.distances[side][place]) for side in SIDES},
         )
