@@ -43,7 +43,7 @@ MODELS = 50
 CURVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """Budgets, as shares of a retraining."""
 CURVE_SETS = ("random 250", "direction 250")
-SOURCE: Source = "combined"
+SOURCE: Source = "hybrid"
 """What the changes that matching learns are predicted by."""
 SPEC = f"""\
 name = "Unlearning"
