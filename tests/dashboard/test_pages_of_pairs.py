@@ -14,7 +14,7 @@ from engine.applications.live import StoredQuery, explain_stored
 from engine.store.quantities import ACCURACY, SCORE, SIMILARITY
 from engine.study.capabilities import missing
 from engine.study.models import read_mean_records
-from engine.study.removal_sets import keep_set
+from engine.study.removal_sets import keep_set, removal_set
 from engine.study.retrieval import read_recall
 from tests.builders.calibrated_study import give_units
 from tests.builders.copies import copy_of
@@ -164,6 +164,19 @@ def test_pairs_are_filtered_by_what_is_retrieved_and_by_their_words(
     app.slider(key="similarity_range").set_value((least, 0.5)).run()
     assert app.query_params["similarity"] == f"{least:g}..0.5"
     assert app.query_params["caption_rank"] == "2..24"
+
+
+def test_a_group_of_a_column_can_be_removed(shapes: Study, visit: Any, tmp_path: Path) -> None:
+    study = copy_of(shapes, tmp_path / "study")
+    wanted = np.flatnonzero((study.table("train")["shape"] == "circle").to_numpy())
+    app = visit(study, "what_if")
+    app.segmented_control(key="by").select("filter").run()
+    app.selectbox(key="f_group").select(("shape", "circle")).run()
+    (many,) = [one for one in app.number_input if one.label == f"How many of {len(wanted)}"]
+    many.set_value(len(wanted)).run()
+    app.button(key="ask").click().run()
+    assert f"of {len(wanted)} shape circle" in words(app)
+    assert removal_set(study, app.query_params["set"]).rows.tolist() == wanted.tolist()
 
 
 def test_pairs_are_sorted_by_rank_and_similarity(shapes: Study, visit: Any) -> None:

@@ -19,6 +19,7 @@ from dashboard.read.studies import Examples, directions, examples, matching, req
 from dashboard.server.uploaded_files import content_of
 from dashboard.writes import keep_set
 from engine.store.errors import DataloupeError
+from engine.study.groups import group_columns, group_members
 from engine.study.names import Named
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
@@ -187,6 +188,23 @@ def _by_filter(
                 between = st.slider(title, *ends, ends, step, shown, key=key, width=230)
                 if between != ends:
                     filters[name] = between
+        groups = [
+            (column, value)
+            for column in group_columns(study)
+            for value in group_members(study, "train", column)
+        ]
+        if groups:
+            group = st.selectbox(
+                "Group",
+                groups,
+                index=None,
+                placeholder="Any",
+                format_func=": ".join,
+                key="f_group",
+                width=230,
+            )
+            if group is not None:
+                filters["group"] = group
         part = st.text_input("Id contains", key="f_id", max_chars=200, width=180).strip()
         if part:
             filters["id"] = part
@@ -202,6 +220,8 @@ def _by_filter(
 
 
 def _filter_text(name: str, value: object) -> str:
+    if name == "group":
+        return "{} {}".format(*value)  # type: ignore[misc]
     if isinstance(value, tuple):
         return f"{name} {value[0]:g} to {value[1]:g}"
     return f"{name} {value}"
