@@ -315,7 +315,7 @@ def _coefficients(
     inverse, ridge = _inverse_rows(study, algorithm, checkpoint, model, solver, q, rows, device)
     some = weights[rows]
     if matched_of(study).together:
-        some = together(some, dual_left(inverse[:, rows], ridge))
+        some = together(some, dual_left(inverse[:, rows], ridge()))
     return dual_coefficients(inverse, some)
 
 
@@ -328,8 +328,9 @@ def _inverse_rows(
     q: torch.Tensor,
     rows: torch.Tensor,
     device: str,
-) -> tuple[torch.Tensor, float]:
-    """Rows of the dual's inverse, `[k, n_train]`, and its λ."""
+) -> tuple[torch.Tensor, Callable[[], float]]:
+    """Rows of the dual's inverse, `[k, n_train]`, and what gives its λ, which may take reading all
+    training features."""
     import torch
 
     from engine.attribution.trak.kernel import NO_LIMIT, first_examples
@@ -344,24 +345,23 @@ def _inverse_rows(
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     if path.exists():
         fingerprint = live_checkpoint_fingerprint(study, algorithm, checkpoint)
-        kept, plan = (
-            store.read_tensors(path, fingerprint),
-            plan_from_json(store.read_metadata(path)["plan"]),
-        )
-        diagonal = np.concatenate(
-            [
+        kept = store.read_tensors(path, fingerprint)
+
+        def ridge() -> float:
+            plan = plan_from_json(store.read_metadata(path)["plan"])
+            parts = [
                 kernel_diagonal(store.read_tensors(shard, fingerprint), plan)
                 for shard in training_feature_files(study, algorithm, checkpoint)
             ]
-        )
-        inverse = torch.from_numpy(kept["inverse"][rows.numpy()])
-        return inverse, dual_ridge(torch.from_numpy(diagonal), solver, q)
+            return dual_ridge(torch.from_numpy(np.concatenate(parts)), solver, q)
+
+        return torch.from_numpy(kept["inverse"][rows.numpy()]), ridge
     output = task_at(study, algorithm, checkpoint).trained_output
     seed = checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)
     plan = plan_gradients(model, output, first_examples(train))
-    solved, ridge = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)
-    return solved.cpu()[rows], ridge
+    solved, found = dual_inverse(model, output, train, plan, solver, seed, NO_LIMIT, q)
+    return solved.cpu()[rows], lambda: found
 
 
 def units(study: StudyReader, algorithm: str) -> np.ndarray:

@@ -151,16 +151,17 @@ def dual_ridge(diagonal: Tensor, solver: Solver, out_to_loss: Tensor) -> float:
 
 
 def kernel_diagonal(shard: ExampleFeatures, plan: Plan) -> np.ndarray:
-    """The kernel of each of a shard's training examples with itself, `[rows]`."""
-    found = np.zeros(len(next(iter(shard.values()))), np.float32)
+    """K_jj of a shard's training examples, float64."""
+    found = np.zeros(len(next(iter(shard.values()))))
     for name, kept in shard.items():
         path = name.removeprefix("inputs.")
         if name == "features":
-            found += np.square(kept).sum(axis=1)
+            found += np.einsum("np,np->n", kept, kept)
         elif path != name:
-            one = np.float32(plan.layers[path].bias is not None)
-            gradients = np.square(shard[f"gradients.{path}"]).sum(axis=1)
-            found += (np.square(kept).sum(axis=1) + one) * gradients
+            gradients = shard[f"gradients.{path}"]
+            one = plan.layers[path].bias is not None
+            squares = np.einsum("np,np->n", gradients, gradients)
+            found += (np.einsum("np,np->n", kept, kept) + one) * squares
     return found
 
 

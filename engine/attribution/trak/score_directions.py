@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.attribution.trak.new_examples import ExampleFeatures, kernel_with
+from engine.attribution.trak.new_examples import ExampleFeatures, kernel_diagonal, kernel_with
 from engine.attribution.trak.plan import Plan
 
 
@@ -62,28 +62,13 @@ def dual_directions(
     """
     cross = np.concatenate([kernel_with(shard, example, plan) for shard in shards])
     w = np.ones(len(cross), np.float32) if weights is None else weights.astype(np.float32)
-    ridge = damping * float(np.mean(w * np.concatenate([_diagonal(s, plan) for s in shards])))
+    ridge = damping * float(np.mean(w * np.concatenate([kernel_diagonal(s, plan) for s in shards])))
     scores = inverse @ cross
     # One step of iterative refinement: the difference below loses digits where λ is small.
     directions = _of_scores(scores, w, ridge, shards, example)
     found = np.stack([_scores_of(direction, shards, plan) for direction in directions], 1)
     scores += inverse @ ((found - scores) * np.float32(ridge))
     return _of_scores(scores, w, ridge, shards, example)
-
-
-def _diagonal(shard: ExampleFeatures, plan: Plan) -> np.ndarray:
-    """K_jj of a shard's training examples, float64."""
-    found = np.zeros(len(next(iter(shard.values()))))
-    for name, kept in shard.items():
-        path = name.removeprefix("inputs.")
-        if name == "features":
-            found += np.einsum("np,np->n", kept, kept)
-        elif path != name:
-            gradients = shard[f"gradients.{path}"]
-            one = plan.layers[path].bias is not None
-            squares = np.einsum("np,np->n", gradients, gradients)
-            found += (np.einsum("np,np->n", kept, kept) + one) * squares
-    return found
 
 
 def _of_scores(
