@@ -17,7 +17,7 @@ from engine.attribution.scores.factors import combine
 from engine.attribution.search.similarity import Embeddings, nearest
 from engine.attribution.search.vector_index import candidates_for, index_from_array
 from engine.build.models import load_checkpoint
-from engine.build.tasks import attributed_task, task_at, task_of
+from engine.build.tasks import task_at, task_of
 from engine.data.tokens import target_tokens
 from engine.store import layout
 from engine.store.cache import Stamps, stamps_of
@@ -253,7 +253,7 @@ def _loaded(root: Path, algorithm: str, stamps: Stamps) -> Loaded:
         models=models,
         tasks=tasks,
         checkpoints=[
-            _kept(study, algorithm, m, solver, models[m]) for m in range(live.checkpoints)
+            _kept(study, algorithm, m, solver, models[m], tasks[m]) for m in range(live.checkpoints)
         ],
         out_to_loss=np.array(
             store.read_tensors(layout.weighting_file(study.root, algorithm))["out_to_loss"]
@@ -269,12 +269,14 @@ def _kept(
     checkpoint: int,
     solver: Solver,
     model: nn.Module,
+    task: Task,
 ) -> Kept:
     from engine.attribution.trak.new_examples import make_feature_extractor, plan_from_json
+    from engine.tasks.precision import in_precision
 
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
     plan = plan_from_json(store.read_metadata(path)["plan"])
-    task, seed = attributed_task(study, algorithm, checkpoint), checkpoint_seed(study, checkpoint)
+    task, seed = in_precision(task, solver.precision), checkpoint_seed(study, checkpoint)
     return Kept(
         task=task,
         extractor=make_feature_extractor(model, task.model_output, plan, solver, seed),
