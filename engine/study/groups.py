@@ -105,6 +105,12 @@ def group_members(
     return {name: numbers == place for place, name in enumerate(names) if name or column is None}
 
 
+def group_names(study: StudyReader, split: Split, column: str) -> list[str]:
+    """Names of the groups of a column that occur, sorted. Examples without a value are in none."""
+    coded = _coded(study, split, column)
+    return [] if coded is None else [name for name in coded[1] if name]
+
+
 def emptied_groups(study: StudyReader, removed: np.ndarray) -> list[str]:
     """Groups that have no training example left without the removed rows, sorted."""
     coded = _coded(study, "train")

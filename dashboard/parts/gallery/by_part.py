@@ -8,24 +8,16 @@ from html import escape
 import numpy as np
 import streamlit as st
 
-from dashboard.location import Location, go
+from dashboard.location import Location
 from dashboard.names import short
 from dashboard.parts.gallery.example_header import picture_html
-from dashboard.parts.layout.messages import notice
-from dashboard.permissions import session
-from dashboard.read.along import influence_along
+from dashboard.parts.gallery.on_request import asked_for, influence, strongest_of
 from dashboard.read.studies import Examples
-from engine.applications.along import AlongQuery
-from engine.store.errors import DataloupeError
 from engine.store.quantities import SCORE
 from engine.store.records import OutputChoice
 from engine.study.output_names import output_parts
 from engine.study.reader import StudyReader
 
-PARAMETER = "over"
-"""URL parameter: `parts` shows the table."""
-SHOWN = 6
-"""Examples of each sign."""
 SIDE = 40
 
 
@@ -46,25 +38,21 @@ def by_part(
     parts = output_parts(study)
     if not parts:
         return
-    words = " or ".join(part.part for part in parts)
-    st.html(f'<h2 class="dl-heading">Through {escape(words)}</h2>')
-    if st.query_params.get(PARAMETER) != "parts":
-        st.button(
-            f"Show which side these training {kind}s act through",
-            key="by_part",
-            icon=":material/call_split:",
-            on_click=go,
-            kwargs={PARAMETER: "parts"},
-        )
+    title = f"Through {' or '.join(part.part for part in parts)}"
+    label = f"Show which side these training {kind}s act through"
+    if not asked_for("parts", title, label, "by_part", ":material/call_split:"):
         return
-    trains = tuple(int(one) for rows in sides for one in rows[:SHOWN])
-    names = tuple(part.name for part in parts)
-    try:
-        with st.spinner("Scoring both sides (the first time loads the models)…"):
-            query = AlongQuery(study.root, here.algorithm, row, names, trains)
-            found = influence_along(study, query, session())
-    except DataloupeError as error:
-        notice("Scores of the sides cannot be computed", str(error), kind="error")
+    trains = strongest_of(sides)
+    found = influence(
+        study,
+        row,
+        [part.name for part in parts],
+        trains,
+        here,
+        "Scoring both sides (the first time loads the models)…",
+        "Scores of the sides cannot be computed",
+    )
+    if found is None:
         return
     st.html(
         f'<p class="dl-aside">{escape(study.dataset.output.capitalize())} is the sum of its sides, '

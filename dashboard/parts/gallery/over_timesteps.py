@@ -8,24 +8,17 @@ from html import escape
 import numpy as np
 import streamlit as st
 
-from dashboard.location import Location, go
+from dashboard.location import Location
 from dashboard.names import short
 from dashboard.parts.gallery.example_header import picture_html
-from dashboard.parts.layout.messages import notice
-from dashboard.permissions import session
-from dashboard.read.along import influence_along
+from dashboard.parts.gallery.on_request import asked_for, influence, strongest_of
 from dashboard.read.studies import Examples
-from engine.applications.along import Along, AlongQuery
-from engine.store.errors import DataloupeError
+from engine.applications.along import Along
 from engine.store.quantities import SCORE, SHARE
 from engine.study.output_names import NamedOutput
 from engine.study.reader import StudyReader
 from engine.study.trajectories import ranges_over
 
-PARAMETER = "over"
-"""URL parameter: `timesteps` shows the charts."""
-SHOWN = 6
-"""Examples of each sign."""
 GROUPS = 5
 SIDE = 56
 
@@ -47,24 +40,21 @@ def over_timesteps(
     outputs = ranges_over(study, row)
     if not outputs:
         return
-    st.html('<h2 class="dl-heading">Over the timesteps</h2>')
-    if st.query_params.get(PARAMETER) != "timesteps":
-        st.button(
-            "Show how the influence changes from noise to the picture",
-            key="over_timesteps",
-            icon=":material/bar_chart:",
-            on_click=go,
-            kwargs={PARAMETER: "timesteps"},
-        )
+    label = "Show how the influence changes from noise to the picture"
+    icon = ":material/bar_chart:"
+    if not asked_for("timesteps", "Over the timesteps", label, "over_timesteps", icon):
         return
-    trains = tuple(int(one) for rows in sides for one in rows[:SHOWN])
-    names = tuple(output.name for output in outputs)
-    try:
-        with st.spinner("Scoring every range of timesteps (the first time loads the models)…"):
-            query = AlongQuery(study.root, here.algorithm, row, names, trains)
-            found = influence_along(study, query, session())
-    except DataloupeError as error:
-        notice("The influence over the timesteps cannot be computed", str(error), kind="error")
+    trains = strongest_of(sides)
+    found = influence(
+        study,
+        row,
+        [output.name for output in outputs],
+        trains,
+        here,
+        "Scoring every range of timesteps (the first time loads the models)…",
+        "The influence over the timesteps cannot be computed",
+    )
+    if found is None:
         return
     st.html(
         '<p class="dl-aside">Each bar is a score for a range of timesteps, from noise on the left '

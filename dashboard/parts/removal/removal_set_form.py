@@ -19,7 +19,7 @@ from dashboard.read.studies import Examples, directions, examples, matching, req
 from dashboard.server.uploaded_files import content_of
 from dashboard.writes import keep_set
 from engine.store.errors import DataloupeError
-from engine.study.groups import group_columns, group_members
+from engine.study.groups import group_columns, group_names
 from engine.study.names import Named
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
@@ -191,7 +191,7 @@ def _by_filter(
         groups = [
             (column, value)
             for column in group_columns(study)
-            for value in group_members(study, "train", column)
+            for value in group_names(study, "train", column)
         ]
         if groups:
             group = st.selectbox(

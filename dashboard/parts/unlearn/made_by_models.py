@@ -12,7 +12,7 @@ from dashboard.parts.layout.blocks import aside, figures, heading, table
 from dashboard.read.audits import made_by_audit, title_of
 from dashboard.read.picture_urls import data_uri
 from engine.applications.unlearning.audit_record import Audit
-from engine.applications.unlearning.made import SIDES, MadeByAudit, Side
+from engine.applications.unlearning.made import SIDES, MadeByAudit
 from engine.store.quantities import FEATURE_DISTANCE, SHARE
 from engine.study.reader import StudyReader
 
@@ -20,11 +20,6 @@ SHOWN = 12
 SIDE = 72
 MODEL = 0
 """The model of each side whose pictures are shown."""
-WORDS: dict[Side, str] = {
-    "before": "before",
-    "unlearned": "unlearned",
-    "retrained": "retrained",
-}
 _LEAST = 0.005
 """Classes that less of the pictures look like, on every side, are left out."""
 
@@ -62,7 +57,7 @@ def _entry(found: MadeByAudit, place: int, side: int) -> str:
     seed = int(found.seeds[place])
     shown = "".join(
         f'<img src="{data_uri(found.pictures[one][MODEL, place])}" '
-        f'alt="Seed {seed}, {WORDS[one]}" style="width:{side}px">'
+        f'alt="Seed {seed}, {one}" style="width:{side}px">'
         for one in SIDES
     )
     before, after = (
