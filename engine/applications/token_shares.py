@@ -147,7 +147,7 @@ def token_shares_of(
         for parts, more in ((train_parts, more_train), (test_parts, more_test))
     )
     scores *= factor
-    if {loaded.solver.storage, loaded.solver.precision} != {"float32"}:
+    if loaded.solver.storage != "float32" or loaded.solver.precision != "float32":
         for parts in (train_parts, test_parts):  # features are rounded, and shares are not
             parts[:, -1] += scores - parts.sum(axis=1)
     return TokenShares(

@@ -99,8 +99,13 @@ def generate(
         "denoised": np.concatenate([one.denoised for one in made]),
         "timesteps": np.array(made[0].timesteps, np.int64),
     }
-    about: dict[str, Any] = {"seed": seed, "count": count, "steps": steps, "checkpoints": total}
-    about["guidance"] = guidance
+    about: dict[str, Any] = {
+        "seed": seed,
+        "count": count,
+        "steps": steps,
+        "checkpoints": total,
+        "guidance": guidance,
+    }
     fingerprint = store.fingerprint_of("trajectories", study.dataset.fingerprint, about)
     store.write_tensors(layout.trajectories_file(root), rows, fingerprint, about)
     return create_study(root, _spec_text(study, algorithm, about))

@@ -17,11 +17,10 @@ from torch import nn
 
 from engine.models.classifier import Embeds, picture_shape
 from engine.models.denoising import CONDITIONS, DENOISER
-from engine.models.hf_folder import CONFIG, DIFFUSERS, reason_of, stored_config
+from engine.models.hf_folder import CONFIG, DIFFUSERS, library_named, reason_of, stored_config
 from engine.store.errors import SpecError
 from engine.store.text import counted
 
-INSTALL = "pip install 'dataloupe[diffusers]'"
 UNET = "UNet2DModel"
 
 
@@ -31,13 +30,7 @@ def diffusers(what: str) -> Any:
     Raises:
         SpecError: It is not installed; `what` needs it.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise SpecError(
-            f"{what} needs diffusers, which cannot be imported ({error}): `{INSTALL}`."
-        ) from error
-    library: Any = diffusers
+    library = library_named(DIFFUSERS, what)
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     return library

@@ -15,6 +15,7 @@ imports neither torch nor these libraries.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -135,6 +136,21 @@ def _from_hub(name: str, path: Path) -> Path:
         raise SpecError(
             f"{path} does not exist, and the Hugging Face hub could not give {name!r}: {reason}. "
             "Download it where there is a network, and name its folder."
+        ) from error
+
+
+def library_named(library: str, what: str) -> Any:
+    """The package, imported.
+
+    Raises:
+        SpecError: It is not installed; `what` needs it.
+    """
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise SpecError(
+            f"{what} needs {library}, which cannot be imported ({error}): "
+            f"`pip install 'dataloupe[{library}]'`."
         ) from error
 
 

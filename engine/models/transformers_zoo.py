@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from engine.models.classifier import Embeds
-from engine.models.hf_folder import CONFIG, TRANSFORMERS, reason_of, stored_config
+from engine.models.hf_folder import CONFIG, TRANSFORMERS, library_named, reason_of, stored_config
 from engine.models.pairs import ANSWER, PAIRS
 from engine.models.sequences import SEQUENCES, keep_biases_apart, sequences_class
 from engine.store.errors import SpecError
@@ -28,7 +28,6 @@ _NOT_OF_AN_ARCHITECTURE = (
 )
 TEXT_PART, PICTURE_PART = "text_config", "vision_config"
 """Keys of a config with both towers of a model of pictures and captions."""
-INSTALL = "pip install 'dataloupe[transformers]'"
 
 
 def transformers(what: str) -> Any:
@@ -37,13 +36,7 @@ def transformers(what: str) -> Any:
     Raises:
         SpecError: It is not installed; `what` needs it.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise SpecError(
-            f"{what} needs transformers, which cannot be imported ({error}): `{INSTALL}`."
-        ) from error
-    library: Any = transformers
+    library = library_named(TRANSFORMERS, what)
     library.logging.set_verbosity_error()
     library.logging.disable_progress_bar()
     return library

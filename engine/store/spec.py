@@ -182,6 +182,17 @@ class TrakSpec(_Strict):
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
 
     @property
+    def chosen(self) -> dict[str, Any]:
+        """What scores depend on, for fingerprints. Keys that are younger than the studies of some
+        people count only if they are set."""
+        found = self.model_dump(exclude={"memory_gib", "batch_size"})
+        if self.storage == "auto":
+            del found["storage"]
+        if self.precision == "float32":
+            del found["precision"]
+        return found
+
+    @property
     def tunable(self) -> tuple[str, ...]:
         """Settings that are tuned on validation runs."""
         names = ("tempering", "damping", "soft_threshold")

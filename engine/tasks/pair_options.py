@@ -17,13 +17,12 @@ from engine.store import fingerprint_of
 from engine.store.errors import SpecError
 from engine.store.spec import AlgorithmSpec
 from engine.tasks import text_options
+from engine.tasks.picture_options import Side, Statistic
 from engine.tasks.text_options import Choice
 
 ALIKE = "picture or caption"
 """What two pairs share so that neither is a wrong answer for the other: in the loss, outputs and
 retrieval. A part of the encoding, because models depend on it."""
-Side = Annotated[int, Field(ge=1, le=4096)]
-Statistic = float | list[float] | Literal["auto"]
 
 
 class Options(BaseModel):

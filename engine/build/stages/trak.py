@@ -93,13 +93,9 @@ def solver_fingerprint(study: StudyReader, algorithm: str) -> str:
     It does not include the amount of memory: a study that moves to a smaller machine keeps its
     solver.
     """
-    spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size"})
-    if spec["storage"] == "auto":
-        del spec["storage"]  # solvers of before there was a choice keep their fingerprints
-    if spec["precision"] == "float32":
-        del spec["precision"]  # the same
     first = checkpoint_fingerprint(study, algorithm, 0)
-    return store.fingerprint_of("solver", CODE, spec, first, tuned_settings(study, algorithm))
+    settings = study.spec.trak.chosen, first, tuned_settings(study, algorithm)
+    return store.fingerprint_of("solver", CODE, *settings)
 
 
 def attribution_fingerprint(

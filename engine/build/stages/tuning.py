@@ -61,9 +61,7 @@ def run(run: Run, algorithm: str) -> None:
 
 def tuning_fingerprint(study: StudyReader, algorithm: str) -> str:
     """Fingerprint of the chosen settings: first checkpoint, spec and bank."""
-    spec = study.spec.trak.model_dump(exclude={"memory_gib", "batch_size", "storage"})
-    if spec["precision"] == "float32":
-        del spec["precision"]  # tunings of before there was a choice keep their fingerprints
+    spec = {name: value for name, value in study.spec.trak.chosen.items() if name != "storage"}
     first = outputs_fingerprint(study, algorithm, 0)
     return store.fingerprint_of("tuning", CODE, spec, first, bank_fingerprint(study, algorithm))
 
