@@ -16,8 +16,10 @@ Methods are `ours_N` (TRAK of N checkpoints), `gradient_cosine_1`, `pixels` (dis
   class, `recognised_without_guidance`; `recognised_of_held_out` and `classifier_accuracy` of real
   pictures. They are of the example as it ships, whatever the size. A sheet of 100 pictures is
   written beside the results.
-- `lds.METHOD`: of the denoising output on the masks of the run bank, of which none served any
-  choice: `made` on the pictures that the first checkpoint made, `held_out` on the others.
+- `lds.METHOD`: of the denoising output on the masks of the run bank, two runs each: `made` on the
+  pictures that the checkpoints made, `made_by_first` on those of the first checkpoint, which
+  `journey_1` is of, `held_out` on the others; `lds_noise_ceiling` is what perfect predictions
+  could reach.
 - `lds_ratio_vs_journey`: ours with most checkpoints over `journey_1`, on made pictures.
 - `own_class_share`: share of the supporting scores of a made picture that comes from its class.
 - `watermark_precision_at_20`: share of the 20 strongest supporters of pictures with a watermark
@@ -36,6 +38,7 @@ Intervals are 95 %.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,12 +63,14 @@ from benchmarks.diffusion_study import (
     own_rows,
     trained_study,
 )
-from benchmarks.text_lds import scored
+from benchmarks.text_lds import rounded, scored
 from engine import Study
+from engine.attribution.evaluation.ceiling import RepeatedRuns, noise_ceiling
 from engine.build.generating import GUIDANCE
 from engine.build.models import load_checkpoint
 from engine.build.tasks import task_of
 from engine.study.examples import read_stacked_arrays
+from engine.study.run_banks import read_repeated_runs
 
 CONFIDENT = 0.8
 STRONGEST = 20
@@ -139,8 +144,10 @@ def _write_sheet(pictures: np.ndarray) -> None:
 def lds_of(study: Study) -> dict[str, Any]:
     """LDS of every method on made and on held-out pictures."""
     bank = study.bank(train=False)
+    repeated = read_repeated_runs(study, ALGORITHM, ("fit", "validation", "test"))
     held_out = np.flatnonzero((study.table("test")["origin"] != "made").to_numpy())
-    rows = {"made": own_rows(study, 0), "held_out": held_out}
+    made = np.concatenate([own_rows(study, m) for m in range(MOST)])
+    rows = {"made": made, "made_by_first": own_rows(study, 0), "held_out": held_out}
     found: dict[str, dict[str, Any]] = {}
     for name, scores in METHODS.items():
         tau = scores(study)
@@ -149,13 +156,23 @@ def lds_of(study: Study) -> dict[str, Any]:
             if tau[some].any():
                 part = type(bank)(bank.masks, None, bank.test[:, some], bank.seeds, bank.numbers)
                 found[name][what] = scored(tau[some], part)
-    best, other = found[f"ours_{MOST}"]["made"]["lds"], found["journey_1"]["made"]["lds"]
+    of_journey = found["journey_1"]
+    del of_journey["made"]  # it is of the pictures of the first checkpoint alone
+    best, other = (found[name]["made_by_first"]["lds"] for name in (f"ours_{MOST}", "journey_1"))
     return {
         "lds": found,
+        "lds_noise_ceiling": {what: _ceiling(repeated, some) for what, some in rows.items()},
         "lds_ratio_vs_journey": round(best / other, 2) if other > 0 else None,
         "masks": len(bank),
         "pictures": {what: len(some) for what, some in rows.items()},
     }
+
+
+def _ceiling(repeated: RepeatedRuns, rows: np.ndarray) -> dict[str, float] | None:
+    found = noise_ceiling(
+        replace(repeated, means=repeated.means[:, rows], squares=repeated.squares[:, rows])
+    )
+    return None if found is None else rounded(found)
 
 
 def own_class(study: Study) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from engine.store import layout
 from engine.store.layout import SPLITS
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
+from engine.study.score_matrices import read_factor_scores
 
 ALGORITHM = "unet"
 MARK, MARKED_SHARE = 5, 0.05
@@ -156,7 +157,7 @@ def made_study() -> Study:
         spec = path / "study.toml"
         spec.write_text(
             f"{spec.read_text(encoding='utf-8')}\n[subset_runs]\nmasks = {SIZE.masks}\n"
-            "test_seeds = 1\nremovals = 0\n",
+            "seeds = 2\nremovals = 0\n",
             encoding="utf-8",
         )
     study = Study.open(path)
@@ -209,7 +210,7 @@ def _spec(source: str) -> str:
         "epochs = 25": f"epochs = {SIZE.epochs}",
         "checkpoints = 2": f"checkpoints = {MOST}",
         "batch_size = 64": f"batch_size = {min(64, max(16, SIZE.train // 20))}",
-        "[trak]\n": "[trak]\ndamping = 1.5\ntempering = 1.0\nsoft_threshold = 0.0\n",
+        "[trak]\n": "[trak]\ndamping = 0.1\ntempering = 1.0\nsoft_threshold = 0.0\n",
     }
     for old, new in changes.items():
         if old not in found:
@@ -223,11 +224,9 @@ def _spec(source: str) -> str:
 
 def ours(study: Study, count: int) -> np.ndarray:
     """TRAK of the first checkpoints; Q is 1."""
-    found = [
-        store.read_tensors(layout.dual_file(study.root, ALGORITHM, m))["scores"]
-        for m in range(count)
-    ]
-    return sum(found, np.zeros_like(found[0])) / np.float32(count)
+    q = np.ones(study.dataset.n_train, np.float32)
+    scores = read_factor_scores(study, ALGORITHM, count, q)
+    return scores.rows(np.arange(scores.n_test))
 
 
 def pixels(study: Study) -> np.ndarray:

@@ -41,13 +41,19 @@ def plan_solver(study: StudyReader, algorithm: str, memory_bytes: int) -> Solver
     Args:
         memory_bytes: Memory that one job may use.
     """
-    from engine.attribution.trak.choose_solver import choose_solver
+    from engine.attribution.trak.choose_solver import choose_solver, with_sampled_curvature
 
     model = load_checkpoint(study, algorithm, 0, "cpu")
     batch = next(batches_of(study, "train", "cpu", 8)())
     n_train, n_test = study.dataset.n_train, study.dataset.n_test
     task, spec = attributed_task(study, algorithm, 0), study.spec.trak
+    asked = spec.curvature == "gauss-newton" and not spec.solver.startswith("dual")
+    sampled = asked and task.outputs[0].sample is not None
+    if sampled:
+        spec = spec.model_copy(update={"solver": "primal"})
     solver = choose_solver(model, task.trained_output, batch, n_train, n_test, spec, memory_bytes)
+    if sampled:
+        return with_sampled_curvature(solver, spec, n_train)
     if task.outputs[0].curvature != "constant":
         return solver
     # Then every example has the same weight in the Gram matrix, and Q as it is gives the influence

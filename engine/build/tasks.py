@@ -18,6 +18,8 @@ from engine.tasks import load_task
 if TYPE_CHECKING:
     import torch
 
+    from engine.attribution.trak.plan import Output
+    from engine.attribution.trak.solver import Solver
     from engine.tasks import Task
 
 
@@ -54,6 +56,15 @@ def attributed_task(study: StudyReader, algorithm: str, checkpoint: int) -> Task
     from engine.tasks.precision import in_precision
 
     return in_precision(task_at(study, algorithm, checkpoint), study.spec.trak.precision)
+
+
+def samples_of(task: Task, solver: Solver) -> list[Output]:
+    """The scalars whose gradients sample the curvature (`ModelOutput.sample`), if it is sampled."""
+    sample = task.outputs[0].sample
+    if not solver.samples:
+        return []
+    assert sample is not None, f"{task.name} has nothing to sample curvature with"
+    return [sample(number) for number in range(solver.samples)]
 
 
 def task_for(study: StudyReader, model: torch.nn.Module, seed: int) -> Task:

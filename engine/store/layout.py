@@ -301,6 +301,11 @@ def features_file(root: Path, algorithm: str, checkpoint: int, shard: int) -> Pa
     return folder / f"{shard:05d}.safetensors"
 
 
+def curvature_file(root: Path, algorithm: str, checkpoint: int, shard: int) -> Path:
+    folder = trak_folder(root, algorithm) / "curvature" / f"{checkpoint:03d}"
+    return folder / f"{shard:05d}.safetensors"
+
+
 def factors_file(root: Path, algorithm: str, checkpoint: int) -> Path:
     return trak_folder(root, algorithm) / "factors" / f"{checkpoint:03d}.safetensors"
 

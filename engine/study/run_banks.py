@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from engine.attribution.evaluation.ceiling import RepeatedRuns
 from engine.store import layout
 from engine.store.errors import MissingFile, StoreError
 from engine.store.layout import SPLITS
+from engine.store.spec import Part
 from engine.store.walk import paths_in
 from engine.study.names import resolve_algorithm
 from engine.study.reader import StudyReader
@@ -108,24 +109,24 @@ def read_bank(study: StudyReader, algorithm: str | None = None, train: bool = Tr
     )
 
 
-def read_repeated_runs(study: StudyReader, algorithm: str | None = None) -> RepeatedRuns:
-    """How the runs of each test mask differ on the test examples.
+def read_repeated_runs(
+    study: StudyReader, algorithm: str | None = None, parts: Sequence[Part] = ("test",)
+) -> RepeatedRuns:
+    """How the runs of each mask of some parts differ on the test examples.
 
     Raises as `read_bank`.
     """
     algorithm = resolve_algorithm(study, algorithm)
-    bank = read_bank(study, algorithm, train=False).part("test")
+    bank = read_bank(study, algorithm, train=False).part(*parts)
     squares = np.zeros(bank.test.shape)
     rows = {int(number): row for row, number in enumerate(bank.numbers)}
-    for number, outputs in _test_runs(study, algorithm, bank):
+    for number, outputs in _runs_of(study, algorithm, bank):
         row = rows[number]
         squares[row] += (outputs.astype(np.float64) - bank.test[row]) ** 2
     return RepeatedRuns(bank.test, squares, bank.seeds)
 
 
-def _test_runs(
-    study: StudyReader, algorithm: str, bank: RunBank
-) -> Iterator[tuple[int, np.ndarray]]:
+def _runs_of(study: StudyReader, algorithm: str, bank: RunBank) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the mask, outputs on the test examples) of each run of these masks."""
     if about := read_bank_import(study, algorithm):
         wanted = set(bank.numbers.tolist())

@@ -85,6 +85,18 @@ def read_features(
     return [unpack(store.read_tensors(file, fingerprint)) for file in files]
 
 
+def read_curvature(
+    study: StudyReader, algorithm: str, checkpoint: int, fingerprint: str | None = None
+) -> list[Rows]:
+    """What the primal's Gram matrix is summed over: the training features, or, of a shard of n
+    examples, `[samples · n, p]`, the first sample of each example first (`Solver.samples`)."""
+    if not stored_solver(study, algorithm).samples:
+        return read_features(study, algorithm, checkpoint, fingerprint)
+    shards = range(shard_count(study, "train"))
+    files = [layout.curvature_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+    return [unpack(store.read_tensors(file, fingerprint)) for file in files]
+
+
 def score_rows(
     study: StudyReader,
     tests: Sequence[int] | np.ndarray,

@@ -161,6 +161,10 @@ class ModelOutput:
             positive score are supporting.
         curvature: `from-weight` if |Q| approximates the second derivative of the loss by f, as for
             the cross entropy; `constant` for losses such as the squared error.
+        sample: number → (model, prepared batch) → `[batch]`, a random scalar of what is predicted:
+            over numbers, the mean outer product of its gradient with itself is the Gauss-Newton
+            matrix of the example's loss. For losses of many predictions, where neither Q nor 1
+            stands for the curvature. None: `curvature` is all there is.
         from_record: (mean of the checkpoints' records) → `[n]` f of the mean prediction. None: the
             mean of f over the checkpoints.
         trained: (model, prepared batch) → `[batch]`: a training example stands with the gradient φ
@@ -174,6 +178,7 @@ class ModelOutput:
     curvature: Literal["from-weight", "constant"] = "from-weight"
     from_record: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     trained: Callable[[torch.nn.Module, Batch], torch.Tensor] | None = None
+    sample: Callable[[int], Callable[[torch.nn.Module, Batch], torch.Tensor]] | None = None
 
 
 @dataclass(frozen=True)

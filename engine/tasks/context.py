@@ -43,9 +43,13 @@ def bind(task: Task, context: Mapping[str, np.ndarray]) -> Task:
         return with_context
 
     def bound_output(output: ModelOutput) -> ModelOutput:
-        trained = output.trained and bound(output.trained)
+        trained, sample = output.trained, output.sample
         return replace(
-            output, value=bound(output.value), weight=bound(output.weight), trained=trained
+            output,
+            value=bound(output.value),
+            weight=bound(output.weight),
+            trained=trained and bound(trained),
+            sample=sample and (lambda number: bound(sample(number))),
         )
 
     make = task.make_output

@@ -36,8 +36,13 @@ def in_precision(task: Task, precision: Precision) -> Task:
         return of
 
     def output_of(output: ModelOutput) -> ModelOutput:
-        trained = output.trained and rounded(output.trained)
-        return replace(output, value=rounded(output.value), trained=trained)
+        trained, sample = output.trained, output.sample
+        return replace(
+            output,
+            value=rounded(output.value),
+            trained=trained and rounded(trained),
+            sample=sample and (lambda number: rounded(sample(number))),
+        )
 
     make = task.make_output
     return replace(

@@ -22,6 +22,7 @@ from engine.build.tasks import task_at, task_of
 from engine.cli.main import main
 from engine.study.capabilities import UNLEARNING, UNLEARNING_OUTPUTS
 from engine.study.examples import read_stacked_arrays
+from engine.study.score_matrices import stored_solver
 from engine.tasks.outcomes import MATCHED, OUTCOMES
 from engine.training.outputs import evaluate
 from tests.builders import diffusion
@@ -60,14 +61,27 @@ def test_a_study_knows_without_torch_whether_its_models_can_unlearn() -> None:
     assert set(UNLEARNING_OUTPUTS) == set(MATCHED)
 
 
-def test_predicted_changes_are_sums_of_scores(tmp_path: Path) -> None:
-    """One checkpoint, no bank and no threshold: the errors rise by what the scores say."""
+@pytest.mark.parametrize(
+    ("curvature", "size", "settings"),
+    [
+        ("plain", "width = 8, levels = 2", 'solver = "dual-exact"'),
+        ("sampled", "width = 4, levels = 1", "proj_dim = 262144\nwidth = 262144"),
+    ],
+)
+def test_predicted_changes_are_sums_of_scores(
+    curvature: str, size: str, settings: str, tmp_path: Path
+) -> None:
+    """One checkpoint, no bank, no threshold and all of the gradients: the errors rise by what the
+    scores say."""
     study = diffusion.without_bank(diffusion.squares_study(tmp_path))
     path = study.root / "study.toml"
     text = path.read_text().replace("checkpoints = 2", "checkpoints = 1")
-    path.write_text(text + "\n[trak]\nsoft_threshold = 0.0\ntempering = 1.0\n")
+    text = text.replace("width = 8, levels = 2", size)
+    text = text.replace("proj_dim = 512", f"soft_threshold = 0.0\ntempering = 1.0\n{settings}")
+    path.write_text(text.replace("[search]", "[live]\ncheckpoints = 0\n\n[search]"))
     study = Study.open(study.root)
     study.build("cpu", workers=0)
+    assert stored_solver(study, "unet").curvature == curvature
     forget = (3, 17, 40)
     found = predicted_changes(study, forget, forget, "unet")
     assert found.test.shape == (study.dataset.n_test, 4)

@@ -37,6 +37,10 @@ learning_rate = 3e-3
 weight_decay = 0.0
 checkpoints = 2
 
+[trak]
+proj_dim = 512
+storage = "float32"
+
 [search]
 top_k = 20
 

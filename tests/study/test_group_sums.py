@@ -11,7 +11,7 @@ from engine.study.group_sums import sums_by_group
 
 
 def test_shares_are_sums_over_all_training_examples(squares_study: Study) -> None:
-    scores = squares_study.scores([2])[0]
+    scores = np.random.default_rng(0).normal(size=96).astype(np.float32)
     (sums,) = sums_by_group(squares_study, scores).values()
     sides = squares_study.table("train")["class"].to_numpy()
     for name, support, oppose, size in zip(

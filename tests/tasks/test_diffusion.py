@@ -194,6 +194,38 @@ def test_the_output_is_minus_the_mean_error_at_the_fixed_draws() -> None:
     assert found["embeddings"].shape == (5, 16)
 
 
+def test_sampled_curvature_is_the_gauss_newton_matrix_of_the_loss() -> None:
+    """On average over samples, by the last layer's weights: 2/(K·pixels) Σ_k J_kᵀJ_k."""
+    task, model, batch = task_with_seed(3), a_model(), a_batch(1)
+    name, weight = list(model.named_parameters())[-2]
+    process, wanted = unstacked(batch["context_process"]), torch.zeros(())
+    for draw in range(3):
+        stream = streams(batch["context_key"], torch.tensor([3]), draw)
+        step = timesteps_of(stream, draw, 3, 0, 49)
+        noisy = process.at(step).noisy(batch["sample"], normal_noise(stream, torch.Size((1, 8, 8))))
+
+        def predict(
+            value: torch.Tensor, noisy: torch.Tensor = noisy, step: torch.Tensor = step
+        ) -> torch.Tensor:
+            given = noisy, step, batch["class_labels"]
+            return torch.func.functional_call(model, {name: value}, given).flatten()
+
+        jacobian = torch.autograd.functional.jacobian(predict, weight).flatten(1)
+        wanted = wanted + 2 / (3 * 64) * jacobian.T @ jacobian
+    make_sample = task.outputs[0].sample
+    assert make_sample is not None
+    gradients = [
+        torch.autograd.grad(make_sample(number)(model, batch)[0], weight)[0].flatten()
+        for number in range(2000)
+    ]
+    rows = torch.stack(gradients)
+    found = rows.T @ rows / len(rows)
+    assert (found - wanted).norm() < 0.2 * wanted.norm()
+    assert found.trace() == pytest.approx(wanted.trace().item(), rel=0.03)
+    again = make_sample(7)(model, a_batch(5))[0]
+    torch.testing.assert_close(again, make_sample(7)(model, batch)[0])
+
+
 def test_a_range_of_timesteps_is_only_those() -> None:
     task, model, batch = task_with_seed(3), a_model(), a_batch()
     seen: list[torch.Tensor] = []

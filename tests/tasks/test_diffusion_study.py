@@ -12,15 +12,18 @@ import torch
 from engine import Study, store
 from engine.applications.live import StoredQuery, explain_stored
 from engine.attribution.datamodels.run_bank import draw_mask
-from engine.attribution.trak.linear_system import example_weights, temper
-from engine.build.batches import batches_of, stored_out_to_loss
+from engine.attribution.trak.kernel import first_examples
+from engine.attribution.trak.primal import primal_projection
+from engine.attribution.trak.projection import project
+from engine.build.batches import batches_of
 from engine.build.build import build_data
 from engine.build.models import initial_model, load_checkpoint
-from engine.build.tasks import task_at, task_of
+from engine.build.tasks import samples_of, task_at, task_of
 from engine.cli.main import main
 from engine.store import layout
 from engine.store.errors import DataError, DataloupeError, UnknownName
 from engine.study.examples import read_stacked_arrays
+from engine.study.models import checkpoint_seed
 from engine.study.run_banks import run_seed
 from engine.study.score_matrices import stored_solver
 from engine.training.outputs import evaluate
@@ -28,7 +31,6 @@ from engine.training.trainer import train
 from tests.builders import diffusion
 from tests.builders.copies import copy_of
 from tests.builders.diffusion import CLASSES
-from tests.builders.exact_gradients import autograd_rows
 
 
 def test_what_it_keeps_of_the_data(squares_study: Study) -> None:
@@ -87,35 +89,35 @@ def test_subset_runs_are_judged_with_one_noise(squares_study: Study) -> None:
 
 
 def dense_scores(study: Study, output: str, numbers: tuple[int, ...], row: int) -> np.ndarray:
-    """Scores by the definition, in float64: (ΦᵀΦ + λI)⁻¹, with Φ of the loss of training."""
-    solver, parts, weights = stored_solver(study, "unet"), [], []
+    """Scores by the definition, in float64: Φ (CᵀC + λI)⁻¹ φ, with Φ of the loss of training and
+    C of predictions with random weights, both projected."""
+    solver, parts = stored_solver(study, "unet"), []
     for checkpoint in range(2):
         model = load_checkpoint(study, "unet", checkpoint, "cpu")
-        task = task_at(study, "unet", checkpoint)
-
-        def gradients(function, batch, model=model):  # type: ignore[no-untyped-def]
-            rows = autograd_rows(model, function, batch).values()
-            return torch.cat([one.flatten(1) for one in rows], 1).double()
-
+        task, seed = task_at(study, "unet", checkpoint), checkpoint_seed(study, checkpoint)
         (train,) = batches_of(study, "train", "cpu", study.dataset.n_train)()
         (test,) = batches_of(study, "test", "cpu", 1, row, row + 1)()
-        q = torch.from_numpy(stored_out_to_loss(study, "unet", checkpoint))
+        first = first_examples(batches_of(study, "train", "cpu", 128))
+        projection = primal_projection(model, task.trained_output, first, solver, seed)
+
+        def gradients(function, batch, model=model, projection=projection):  # type: ignore[no-untyped-def]
+            return project(model, function, batch, projection).double()
+
         phi = gradients(task.model_output, train)
-        w = example_weights(q, solver)
-        root = torch.ones(len(phi)).double() if w is None else w.double().sqrt()
-        kernel = root[:, None] * (phi @ phi.T) * root
-        kernel += solver.damping * kernel.diagonal().mean() * torch.eye(len(kernel))
+        c = torch.cat([gradients(one, train) for one in samples_of(task, solver)])
+        assert len(c) == 4 * len(phi)
+        gram = c.T @ c / 4
+        gram += solver.damping * gram.diagonal().mean() * torch.eye(len(gram))
         of_test = gradients(task.output_named(output, numbers).value, test)[0]
-        parts.append(torch.linalg.solve(kernel, root * (phi @ of_test)) / root)
-        weights.append(q)
-    factor = temper(torch.stack(weights).mean(0), solver).double()
-    scores = (factor * torch.stack(parts).mean(0)).numpy()
+        parts.append(phi @ torch.linalg.solve(gram, of_test))
+    scores = torch.stack(parts).mean(0).numpy()
     threshold = solver.soft_threshold * scores.std()
     return scores - scores.clip(-threshold, threshold)
 
 
 def test_scores_are_those_of_dense_gradients(squares_study: Study) -> None:
-    assert stored_solver(squares_study, "unet").kind == "dual-exact"
+    solver = stored_solver(squares_study, "unet")
+    assert (solver.kind, solver.curvature, solver.samples) == ("primal", "sampled", 4)
     wanted = dense_scores(squares_study, "denoising", (), 3)
     found = squares_study.scores([3], "unet", "trak")[0]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3 * np.abs(wanted).max())

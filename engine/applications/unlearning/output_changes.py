@@ -7,7 +7,7 @@ example, so the effect is known before anything is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.datamodels import MOST_FOR_UNITS, datamodel_fingerprint
 from engine.build.stages.live import live_checkpoint_fingerprint
 from engine.build.stages.trak import scores_fingerprint
-from engine.build.tasks import task_at, task_of
+from engine.build.tasks import samples_of, task_at, task_of
 from engine.store import layout
 from engine.store.errors import StoreError
 from engine.store.layout import HYBRID, TRAK, Split
@@ -36,12 +36,18 @@ from engine.study.live_and_maps import training_feature_files
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
 from engine.study.run_banks import read_bank
-from engine.study.score_matrices import read_features, read_score_matrix, stored_solver
+from engine.study.score_matrices import (
+    read_curvature,
+    read_features,
+    read_score_matrix,
+    stored_solver,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.attribution.scores.row_shards import Rows
     from engine.attribution.trak.plan import Batch
     from engine.attribution.trak.removal_direction import Logits
     from engine.attribution.trak.solver import Solver
@@ -234,11 +240,16 @@ def trak_directions(
     weights[rows] = torch.from_numpy(weighing[rows])
 
     def along(checkpoint: int, model: nn.Module) -> dict[str, torch.Tensor]:
-        u = _coefficients(study, algorithm, checkpoint, model, solver, weights, device)
+        task = task_at(study, algorithm, checkpoint)
         train = batches_of(study, "train", device, size)
-        output = task_at(study, algorithm, checkpoint).trained_output
-        towards = direction(model, output, train, u)
-        return {name: -tensor for name, tensor in towards.items()}
+        if solver.samples:
+            u, z = _sampled_coefficients(study, algorithm, checkpoint, solver, weights)
+        else:
+            u = _coefficients(study, algorithm, checkpoint, solver, weights, device)
+            z = u[:0]
+        sums = [(task.trained_output, u), *zip(samples_of(task, solver), z, strict=True)]
+        parts = [direction(model, output, train, some) for output, some in sums]
+        return {name: -torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
 
     return along
 
@@ -269,11 +280,30 @@ def newton_directions(
     return along
 
 
+def _sampled_coefficients(
+    study: StudyReader, algorithm: str, checkpoint: int, solver: Solver, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """u and z of `engine.attribution.trak.removal_direction` where curvature is sampled."""
+    import torch
+
+    from engine.attribution.trak.primal import gram
+    from engine.attribution.trak.removal_direction import sampled_coefficients
+
+    def blocks(shards: Sequence[Rows]) -> Iterator[torch.Tensor]:
+        return (torch.from_numpy(np.array(shard[:])) for shard in shards)
+
+    known = read_features(study, algorithm, checkpoint)
+    curvature = read_curvature(study, algorithm, checkpoint)
+    total = gram(blocks(curvature))
+    return sampled_coefficients(
+        lambda: blocks(known), lambda: blocks(curvature), total, solver, weights
+    )
+
+
 def _coefficients(
     study: StudyReader,
     algorithm: str,
     checkpoint: int,
-    model: nn.Module,
     solver: Solver,
     weights: torch.Tensor,
     device: str,
@@ -312,7 +342,7 @@ def _coefficients(
             joint = together(weights[rows], primal_left(features, total, solver, some))
             weights = weights.index_copy(0, rows, joint)
         return primal_coefficients(blocks, total, solver, q, weights)
-    inverse, ridge = _inverse_rows(study, algorithm, checkpoint, model, solver, q, rows, device)
+    inverse, ridge = _inverse_rows(study, algorithm, checkpoint, solver, q, rows, device)
     some = weights[rows]
     if matched_of(study).together:
         some = together(some, dual_left(inverse[:, rows], ridge()))
@@ -323,7 +353,6 @@ def _inverse_rows(
     study: StudyReader,
     algorithm: str,
     checkpoint: int,
-    model: nn.Module,
     solver: Solver,
     q: torch.Tensor,
     rows: torch.Tensor,
@@ -356,6 +385,9 @@ def _inverse_rows(
             return dual_ridge(torch.from_numpy(np.concatenate(parts)), solver, q)
 
         return torch.from_numpy(kept["inverse"][rows.numpy()]), ridge
+    # A model of its own: planning gradients turns its convolutions to channels_last, in which the
+    # forward derivatives of group norms fail.
+    model = load_checkpoint(study, algorithm, checkpoint, device)
     output = task_at(study, algorithm, checkpoint).trained_output
     seed = checkpoint_seed(study, checkpoint)
     train = batches_of(study, "train", device, study.spec.trak.batch_size)

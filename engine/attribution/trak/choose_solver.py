@@ -12,6 +12,9 @@ Gauss-Newton step does, raised LDS by a third and more on both workloads of DESI
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from torch import nn
 
 from engine.attribution.scores.packed_rows import Storage
@@ -29,6 +32,11 @@ TEMPERING = 0.5
 DAMPING = 1.5
 """This λ did well with one and with five checkpoints on both workloads of DESIGN section 6; LDS is
 flat around it. Generalized cross-validation and effective dimension chose no better value."""
+SAMPLED_DAMPING = 0.1
+"""λ where curvature is sampled. The LDS of pictures that a diffusion model of 600 examples made is
+flat below .3 (benchmarks.diffusion)."""
+MOST_SAMPLES = 4
+"""Random gradients of a training example: a fifth and sixth no longer raised that LDS."""
 STORAGE: Storage = "int4"
 """It costs less than a hundredth of the LDS, and six times fewer bytes (benchmarks.storage)."""
 
@@ -104,6 +112,19 @@ def choose_solver(
         return chosen("dual-wide", wide, reason)
     reason = f"Primal, since the kernel of {n} needs {_gib(wide_bytes)} of {_gib(memory_bytes)}."
     return chosen("primal", _primal_width(spec, plan), reason)
+
+
+def with_sampled_curvature(solver: Solver, spec: TrakSpec, n_train: int) -> Solver:
+    """The primal whose Gram matrix is the Gauss-Newton matrix of the loss, from random gradients of
+    what is predicted: as many of each training example as give it full rank, within bounds."""
+    return replace(
+        solver,
+        curvature="sampled",
+        samples=min(MOST_SAMPLES, math.ceil(solver.proj_dim / n_train)),
+        damping=SAMPLED_DAMPING if spec.damping == "auto" else spec.damping,
+        tempering=1.0 if spec.tempering == "auto" else spec.tempering,
+        reason="Primal, since the curvature of the loss is sampled.",
+    )
 
 
 def _primal_width(spec: TrakSpec, plan: Plan) -> int:

@@ -23,8 +23,8 @@ def temper(out_to_loss: Tensor, solver: Solver) -> Tensor:
 
 def example_weights(out_to_loss: Tensor, solver: Solver) -> Tensor | None:
     """The diagonal of W `[n_train]`: tempered Q, scaled to mean 1 so that checkpoints with larger Q
-    do not count more. None where all training examples have the same weight (`plain`)."""
-    if solver.curvature == "plain":
+    do not count more. None where all training examples have the same weight."""
+    if solver.curvature != "gauss-newton":
         return None
     weights = temper(out_to_loss, solver).abs()
     return weights / weights.mean()

@@ -112,6 +112,35 @@ def primal_coefficients(
     return (weights - (pulled if curvature is None else curvature * pulled)) / ridge
 
 
+def sampled_coefficients(
+    blocks: Callable[[], Iterator[Tensor]],
+    curvature: Callable[[], Iterator[Tensor]],
+    gram: Tensor,
+    solver: Solver,
+    weights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """(u `[n_train]`, z `[samples, n_train]`) with sampled curvature, by Woodbury.
+
+    With rows C of random gradients, v = (CᵀC + λI)⁻¹ Φᵀq = Φᵀu + Cᵀz has u = q / λ and
+    z = −C (CᵀC + λI)⁻¹ Φᵀq / λ: see `Solver.samples`.
+
+    Args:
+        blocks: As in `primal_coefficients`.
+        curvature: Stored random gradients `[samples · rows, p]` of the same blocks of examples.
+        gram: CᵀC `[p, p]`.
+        solver: The study's.
+        weights: As in `dual_coefficients`.
+    """
+    ridge = solver.damping * gram.diagonal().mean()
+    sizes = [len(block) for block in blocks()]
+    parts = weights.split(sizes)
+    summed = torch.stack([b.T @ q for b, q in zip(blocks(), parts, strict=True)]).sum(dim=0)
+    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, solver.damping))[:, 0]
+    pulled = torch.cat([(c @ solved).view(solver.samples, -1) for c in curvature()], dim=1)
+    # Stored rows are divided by the root of the number of samples, gradients in `direction` not.
+    return weights / ridge, -pulled / (ridge * solver.samples**0.5)
+
+
 def direction(
     model: nn.Module, output: Output, train: Batches, coefficients: Tensor
 ) -> dict[str, Tensor]:

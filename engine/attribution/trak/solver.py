@@ -28,7 +28,9 @@ class Solver:
         reason: Why it was chosen, one sentence for people.
         tempering: t, the power to which the out-to-loss gradient Q is raised.
         curvature: `gauss-newton` weights training examples by Q^t in the Gram matrix; `plain`
-            gives all the same weight.
+            gives all the same weight; `sampled` has random gradients of what is predicted in it
+            instead (`engine.tasks.ModelOutput.sample`; only with the primal).
+        samples: How many of each training example, if it is `sampled`.
         soft_threshold: How far scores are shrunk toward 0, in standard deviations of each test
             example's scores.
         storage: In how many bits features are stored (primal).
@@ -41,7 +43,8 @@ class Solver:
     damping: float
     reason: str
     tempering: float
-    curvature: Literal["gauss-newton", "plain"]
+    curvature: Literal["gauss-newton", "plain", "sampled"]
     soft_threshold: float = 0.0
     storage: Storage = "float32"
     precision: Precision = "float32"
+    samples: int = 0

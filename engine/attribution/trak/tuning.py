@@ -25,6 +25,8 @@ from engine.attribution.trak.solver import Solver
 
 TEMPERINGS = (0.25, 0.5, 0.75, 1.0)
 DAMPINGS = (0.3, 0.75, 1.5, 3.0, 6.0)
+OF_SAMPLED = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Dampings where curvature is sampled, which holds less of what λ is there to drown."""
 SOFT_THRESHOLDS = (0.0, 0.25, 0.5, 1.0)
 """In standard deviations of each test example's scores."""
 
@@ -76,11 +78,20 @@ def attribute_by_kernel(kernel: Kernel, out_to_loss: Tensor) -> Attribute:
     return attribute
 
 
-def attribute_by_features(train: Tensor, test: Tensor, out_to_loss: Tensor) -> Attribute:
-    """For the primal: features `[n_train, p]` and `[n_test, p]` serve every setting."""
+def attribute_by_features(
+    train: Tensor, test: Tensor, out_to_loss: Tensor, curvature: Tensor | None = None
+) -> Attribute:
+    """For the primal: features serve every setting.
+
+    Args:
+        train, test: `[n_train, p]` and `[n_test, p]`.
+        out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
+        curvature: What the Gram matrix is summed over, `[rows, p]`; None: `train`.
+    """
+    summed = train if curvature is None else curvature
 
     def attribute(solver: Solver) -> Tensor:
-        return test_factors(gram([train], solver, out_to_loss), test, solver.damping) @ train.T
+        return test_factors(gram([summed], solver, out_to_loss), test, solver.damping) @ train.T
 
     return attribute
 

@@ -30,7 +30,7 @@ from engine.store.records import Live
 from engine.study.live_and_maps import read_live, training_feature_files
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.study.score_matrices import read_features, stored_solver
+from engine.study.score_matrices import read_curvature, read_features, stored_solver
 
 if TYPE_CHECKING:
     from torch import nn
@@ -220,5 +220,6 @@ def _primal_inverse(
             "`checkpoints = 0` under [live] in study.toml to disable live queries."
         )
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
-    total = gram((torch.from_numpy(np.array(shard[:])) for shard in shards), solver, q)
+    curvature = read_curvature(study, job.algorithm, job.checkpoint)
+    total = gram((torch.from_numpy(np.array(shard[:])) for shard in curvature), solver, q)
     return primal_inverse(total, solver.damping).numpy()

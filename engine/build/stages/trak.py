@@ -8,6 +8,7 @@ products of the two, computed on demand and never stored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +24,19 @@ from engine.build.models import load_checkpoint, versions
 from engine.build.run import Run
 from engine.build.solver import limit_workers, memory_per_worker, plan_solver, tuned_settings
 from engine.build.stages.checkpoints import checkpoint_fingerprint, outputs_fingerprint
-from engine.build.tasks import attributed_task
+from engine.build.tasks import attributed_task, samples_of
 from engine.store import layout
 from engine.store.layout import ROWS_PER_SHARD
 from engine.study.examples import shard_count
 from engine.study.models import checkpoint_seed
 from engine.study.reader import StudyReader
-from engine.study.score_matrices import read_features, stored_solver, unthresholded_scores
+from engine.study.score_matrices import read_curvature, stored_solver, unthresholded_scores
 
 if TYPE_CHECKING:
     from torch import nn
 
     from engine.attribution.scores.matrix import Scores
+    from engine.attribution.trak.plan import Output
 
 CODE = 4
 """Increment when the same checkpoints would give other scores."""
@@ -108,6 +110,8 @@ def attribution_fingerprint(
         del settings["storage"]  # results of before there was a choice keep their fingerprints
     if solver.precision == "float32":
         del settings["precision"]  # the same
+    if not solver.samples:
+        del settings["samples"]  # the same
     code = PRIMAL_CODE if solver.kind == "primal" else CODE
     return store.fingerprint_of("trak", code, outputs, settings, checkpoint_seed(study, checkpoint))
 
@@ -139,9 +143,10 @@ def _has_all_features(study: StudyReader, algorithm: str, checkpoint: int, solve
     if solver.kind != "primal":
         return True
     shards = range(shard_count(study, "train"))
-    return all(
-        layout.features_file(study.root, algorithm, checkpoint, shard).exists() for shard in shards
-    )
+    files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+    if solver.samples:
+        files += [layout.curvature_file(study.root, algorithm, checkpoint, s) for s in shards]
+    return all(file.exists() for file in files)
 
 
 def attribute_checkpoint(job: Job) -> None:
@@ -187,7 +192,7 @@ def _attribute_primal(
     fingerprint: str,
     metadata: dict[str, Any],
 ) -> None:
-    """Write row shards of training features, then the factors.
+    """Write row shards of training features and of sampled curvature, then the factors.
 
     The factors are computed from the stored shards, so that an interrupted build sums in the same
     order as an uninterrupted one.
@@ -205,15 +210,25 @@ def _attribute_primal(
     projection = primal_projection(
         model, output, first, solver, checkpoint_seed(study, job.checkpoint)
     )
-    for shard in range(shard_count(study, "train")):
-        path = layout.features_file(study.root, job.algorithm, job.checkpoint, shard)
+
+    def write_shard(path: Path, shard: int, outputs: Sequence[Output]) -> None:
+        """The features of a shard's examples, once for each output."""
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
-            blocks = list(features(model, output, rows(), projection))
-            tensors = pack(torch.cat(blocks).cpu().numpy(), solver.storage)
-            store.write_tensors(path, tensors, fingerprint, metadata)
-    shards = read_features(study, job.algorithm, job.checkpoint, fingerprint)
+            blocks = [
+                block for one in outputs for block in features(model, one, rows(), projection)
+            ]
+            found = torch.cat(blocks).cpu().numpy() / np.float32(len(outputs)) ** 0.5
+            store.write_tensors(path, pack(found, solver.storage), fingerprint, metadata)
+
+    sampled = samples_of(task, solver)
+    for shard in range(shard_count(study, "train")):
+        of_shard = study.root, job.algorithm, job.checkpoint, shard
+        write_shard(layout.features_file(*of_shard), shard, [output])
+        if sampled:
+            write_shard(layout.curvature_file(*of_shard), shard, sampled)
+    shards = read_curvature(study, job.algorithm, job.checkpoint, fingerprint)
     stored = (torch.from_numpy(np.array(shard[:])) for shard in shards)
     tests = batches_of(study, "test", job.device, size)
     test_features = torch.cat(list(features(model, of_test, tests(), projection))).cpu()

@@ -18,7 +18,7 @@ from engine.build.run import Run
 from engine.build.solver import memory_per_worker, plan_solver
 from engine.build.stages.bank import bank_fingerprint
 from engine.build.stages.checkpoints import outputs_fingerprint
-from engine.build.tasks import attributed_task
+from engine.build.tasks import attributed_task, samples_of
 from engine.store import layout
 from engine.store.layout import TRAK
 from engine.study.models import checkpoint_seed
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.attribution.trak.kernel import Batches
+    from engine.attribution.trak.plan import Output
     from engine.attribution.trak.solver import Solver
     from engine.attribution.trak.tuning import Attribute
 
@@ -70,7 +72,13 @@ def choose_settings(job: Job) -> None:
     """Worker: try all settings, then write the best and the trials."""
     import torch
 
-    from engine.attribution.trak.tuning import DAMPINGS, SOFT_THRESHOLDS, TEMPERINGS, tune
+    from engine.attribution.trak.tuning import (
+        DAMPINGS,
+        OF_SAMPLED,
+        SOFT_THRESHOLDS,
+        TEMPERINGS,
+        tune,
+    )
 
     study = StudyReader.open(job.root)
     model = load_checkpoint(study, job.algorithm, 0, job.device)
@@ -79,6 +87,7 @@ def choose_settings(job: Job) -> None:
     validation = read_bank(study, job.algorithm, train=False).part("validation")
     attribute = _by_features if solver.kind == "primal" else _by_kernel
     tunable = study.spec.trak.tunable
+    dampings = OF_SAMPLED if solver.samples else DAMPINGS
     tuned = tune(
         attribute(study, job, model, solver, q),
         solver,
@@ -86,7 +95,7 @@ def choose_settings(job: Job) -> None:
         validation.masks,
         validation.test,
         temperings=TEMPERINGS if "tempering" in tunable else (),
-        dampings=DAMPINGS if "damping" in tunable else (),
+        dampings=dampings if "damping" in tunable else (),
         soft_thresholds=SOFT_THRESHOLDS if "soft_threshold" in tunable else (),
     )
     content: dict[str, Any] = {
@@ -146,8 +155,11 @@ def _by_features(
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
     first = first_examples(splits[0])
     projection = primal_projection(model, outputs[0], first, solver, checkpoint_seed(study, 0))
-    train, test = (
-        torch.cat(list(features(model, output, split(), projection)))
-        for output, split in zip(outputs, splits, strict=True)
-    )
-    return attribute_by_features(train, test, out_to_loss)
+
+    def found(output: Output, split: Batches) -> torch.Tensor:
+        return torch.cat(list(features(model, output, split(), projection)))
+
+    train, test = (found(*pair) for pair in zip(outputs, splits, strict=True))
+    sampled = [found(output, splits[0]) for output in samples_of(task, solver)]
+    curvature = torch.cat(sampled) / len(sampled) ** 0.5 if sampled else None
+    return attribute_by_features(train, test, out_to_loss, curvature)

@@ -21,6 +21,7 @@ from engine.attribution.trak.removal_direction import (
     dual_left,
     primal_coefficients,
     primal_left,
+    sampled_coefficients,
     together,
 )
 from engine.attribution.trak.solver import Solver
@@ -94,6 +95,24 @@ def test_both_solvers_agree_where_nothing_is_projected() -> None:
         atol=2e-3,
     )
     torch.testing.assert_close(solved, wanted, rtol=2e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_the_direction_with_sampled_curvature_solves_with_it() -> None:
+    """Φᵀu + Cᵀz = (CᵀC + λI)⁻¹ Φᵀq, with two blocks of 30 and 20 examples and 3 samples of each."""
+    generator = torch.Generator().manual_seed(5)
+    phi = [torch.randn(n, 12, generator=generator) for n in (30, 20)]
+    samples = [torch.randn(3, n, 12, generator=generator) for n in (30, 20)]
+    c = [each.flatten(0, 1) / 3**0.5 for each in samples]
+    solver = Solver("primal", 12, 12, 0.3, "", 1.0, "sampled", samples=3)
+    weights = torch.zeros(50).index_put((torch.tensor(FORGET),), torch.ones(len(FORGET)))
+    total = gram(iter(c), solver)
+    u, z = sampled_coefficients(lambda: iter(phi), lambda: iter(c), total, solver, weights)
+    found = torch.cat(phi).T @ u
+    for number, row in enumerate(z):
+        found += torch.cat([each[number] for each in samples]).T @ row
+    damped = total + 0.3 * total.diagonal().mean() * torch.eye(12)
+    wanted = torch.linalg.solve(damped, torch.cat(phi).T @ weights)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_a_linear_model_is_predicted_exactly() -> None:
