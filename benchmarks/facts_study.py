@@ -81,7 +81,7 @@ SIZES = {
         masks=40,
         test_masks=24,
         losing=("ours_5", "bm25", "embedding", "random"),
-        questions=80,
+        questions=200,
         together=40,
         random_removals=16,
     ),

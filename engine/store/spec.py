@@ -135,6 +135,9 @@ class AlgorithmSpec(_Strict):
     layers. `auto` is `weights` for AdamW on models of transformers, else `all`."""
     gradient_clipping: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of a step's gradient; longer ones are scaled down. None: no limit."""
+    micro_batch_size: Annotated[int, Field(ge=2)] | None = None
+    """Examples of a batch whose activations are in memory at once; gradients stay those of the
+    whole batch, at the price of another forward pass. None: all."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the moving average of the weights (EMA) that models have, such as 0.999; 0: none."""
     train: Annotated[str, Field(pattern=r"^(all|head|last-[1-9][0-9]{0,3})$")] = "all"

@@ -31,6 +31,7 @@ from engine.store.spec import AlgorithmSpec
 from engine.tasks import Task
 from engine.training.averaging import Average
 from engine.training.frozen import Kept, keep_frozen
+from engine.training.micro_batches import InMicroBatches
 from engine.training.optimizer import learning_rate, make_optimizer
 from engine.training.outputs import read_batch, to_device
 
@@ -95,6 +96,8 @@ class Training:
             p for p in self.model.parameters() if p.requires_grad
         ]
         self._average = Average(self.model, recipe.averaging) if recipe.averaging else None
+        size = recipe.micro_batch_size
+        self._seen = self.model if size is None else InMicroBatches(self.model, size)
         self._kept: Kept | None = None
         order = _generator("order", seed)
         self._orders = [order.get_state()]  # before each epoch's draw, as far as they are known
@@ -107,7 +110,8 @@ class Training:
         """Seed the generators; everything else is done inside, and the caller's are put back."""
         recipe = self._recipe
         with _reproducible(self._seed, self._device):
-            if recipe.train != "all" and not recipe.augmentations:
+            keeps = not recipe.augmentations and recipe.micro_batch_size is None
+            if recipe.train != "all" and keeps:
                 architecture = f"{recipe.architecture} {recipe.architecture_options}"
                 with torch.random.fork_rng(devices=[]):  # dropout of the head draws, too
                     self._kept = keep_frozen(
@@ -132,18 +136,21 @@ class Training:
         Args:
             weights: Of the examples, for a loss in which they meet; None: all 1.
         """
+        return self._losses(self.model, weights)
+
+    def _losses(self, model: nn.Module, weights: Tensor | None) -> Tensor:
         rows = self.rows()
         batch = {**self._batch(rows), DRAWS_FROM: self._draws_from(len(rows))}
         if weights is not None:
             batch[WEIGHTS] = weights
         kept = self._kept
         with kept.standing_for(rows) if kept is not None else contextlib.nullcontext():
-            return self._task.loss(self.model, batch, self._recipe.label_smoothing)
+            return self._task.loss(model, batch, self._recipe.label_smoothing)
 
     def advance(self) -> Tensor:
         """Do the next step; return its loss."""
         self._set_rate()
-        loss = self.losses().mean() if self._weights is None else self._weighted(self._weights)
+        loss = self._mean_loss()
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self.most_norm is not None:
@@ -250,9 +257,12 @@ class Training:
         rows = self._order(epoch)[first : min(stop, self.steps_per_epoch * size)]
         read_ahead(self._arrays, rows)
 
-    def _weighted(self, of_all: Tensor) -> Tensor:
-        weights = of_all[torch.from_numpy(self.rows())].to(self._device)
-        losses = self.losses(weights)
+    def _mean_loss(self) -> Tensor:
+        """The loss of the next step."""
+        if self._weights is None:
+            return self._losses(self._seen, None).mean()
+        weights = self._weights[torch.from_numpy(self.rows())].to(self._device)
+        losses = self._losses(self._seen, weights)
         weights = weights.to(losses)
         total = weights.sum()
         return (weights * losses).sum() / torch.where(total > 0, total, 1.0)

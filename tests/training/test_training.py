@@ -55,6 +55,18 @@ def inputs_of(arrays: dict[str, np.ndarray]) -> torch.Tensor:
     return (torch.from_numpy(arrays["input"]).float() / 255 - 0.5) / 0.25
 
 
+@pytest.mark.parametrize("changes", [{}, {"train": "head"}, {"augmentations": ["flip"]}])
+def test_micro_batches_train_the_same_model(
+    arrays: dict[str, np.ndarray], changes: dict[str, object]
+) -> None:
+    found = [
+        train(TASK, fresh(), arrays, ENCODING, recipe(**changes, **micro), 1, "cpu")
+        for micro in ({}, {"micro_batch_size": 5})
+    ]
+    for one, other in zip(found[0].parameters(), found[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 # --- the loop -------------------------------------------------------------------------------------
 
 

@@ -115,7 +115,15 @@ def checkpoint_fingerprint(study: StudyReader, algorithm: str, checkpoint: int) 
     )
 
 
-_NEW_KEYS = ("reset", "decay", "gradient_clipping", "averaging", "train", "without")
+_NEW_KEYS = (
+    "reset",
+    "decay",
+    "gradient_clipping",
+    "micro_batch_size",
+    "averaging",
+    "train",
+    "without",
+)
 """Keys that are younger than the studies of some people: they count only if they are set."""
 
 
