@@ -216,12 +216,12 @@ def test_sampled_curvature_is_the_gauss_newton_matrix_of_the_loss() -> None:
     assert make_sample is not None
     gradients = [
         torch.autograd.grad(make_sample(number)(model, batch)[0], weight)[0].flatten()
-        for number in range(2000)
+        for number in range(500)
     ]
     rows = torch.stack(gradients)
     found = rows.T @ rows / len(rows)
-    assert (found - wanted).norm() < 0.2 * wanted.norm()
-    assert found.trace() == pytest.approx(wanted.trace().item(), rel=0.03)
+    assert (found - wanted).norm() < 0.3 * wanted.norm()
+    assert found.trace() == pytest.approx(wanted.trace().item(), rel=0.06)
     again = make_sample(7)(model, a_batch(5))[0]
     torch.testing.assert_close(again, make_sample(7)(model, batch)[0])
 
