@@ -12,15 +12,16 @@ the gradient of this f, whatever is explained of a test picture: it is what they
 
 The loss is the square of many numbers, so its Gauss-Newton matrix, 2/(K·pixels) Σ_k J_kᵀJ_k with
 J_k the derivative of the prediction at draw k, has nothing to do with the gradient of f, which is
-small wherever the model has learned the example. It is sampled: with v_k of the standard normal
-distribution, the gradient of √(2/(K·pixels)) Σ_k v_kᵀ prediction(x_{t_k}, t_k) has this matrix as
-mean outer product (Martens 2020, arXiv 1412.1193, section 11; for diffusion models, Mlodozeniec et
-al. 2025, arXiv 2410.13850).
+small wherever the model has learned the example. It is sampled: with v of the standard normal
+distribution and a random draw k, the gradient of √(2/pixels) vᵀ prediction(x_{t_k}, t_k) has this
+matrix as mean outer product (Martens 2020, arXiv 1412.1193, section 11; for diffusion models,
+Mlodozeniec et al. 2025, arXiv 2410.13850). A sample takes one pass over the model where f takes K.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,7 @@ DRAWS = f"{CONTEXT}draws"
 SEED = f"{CONTEXT}seed"
 """`[1]`: the model's seed; of the context."""
 _OF_TRAINING, _OF_SAMPLES = -1, 2**20
-"""The draw of training, and the first of sampled curvature; those of outputs count from 0."""
+"""The draw of training, and that of sampled curvature; those of outputs count from 0."""
 ERRORS = "errors"
 """Record `[batch, K]`: the mean squared error at each draw, from the least noisy part on."""
 
@@ -100,17 +101,6 @@ def measured(
 ) -> Tensor:
     """A measure of the model's predictions at each of an example's draws, `[batch, draws]`.
 
-    Arguments as of `_at_draws`.
-    """
-    found = [measure(*pair) for _, pair in _at_draws(model, batch, first, last)]
-    return torch.stack(found[::-1], 1)
-
-
-def _at_draws(
-    model: torch.nn.Module, batch: Batch, first: int = 0, last: int | None = None
-) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Each of an example's draws with its (prediction − target, prediction), `[batch, pixels]`.
-
     The least noisy draw comes last, so the embedding of an example is that of this one.
 
     Args:
@@ -123,11 +113,13 @@ def _at_draws(
         raise DataloupeError(
             f"There is no timestep {1 + last:,}: there are {process.timesteps:,}. Choose others."
         )
+    found = []
     for draw in reversed(range(draws)):
         stream = streams(batch[KEY], batch[SEED], draw)
         timestep = timesteps_of(stream, draw, draws, first, last)
         noise = normal_noise(stream, picture.shape[1:])
-        yield draw, _difference(model, batch, process, timestep, noise)
+        found.append(measure(*_difference(model, batch, process, timestep, noise)))
+    return torch.stack(found[::-1], 1)
 
 
 def squared_error(difference: Tensor, predicted: Tensor) -> Tensor:
@@ -144,22 +136,24 @@ def _mean_of(measure: Measure, sign: int) -> Callable[[torch.nn.Module, Batch], 
     return lambda model, batch: sign * measured(model, batch, measure).mean(1)
 
 
-def sampled_predictions(number: int) -> Callable[[torch.nn.Module, Batch], Tensor]:
+def sampled_prediction(number: int) -> Callable[[torch.nn.Module, Batch], Tensor]:
     """The random scalar `[batch]` whose gradients sample the curvature (`ModelOutput.sample`).
 
     Args:
-        number: From 0: which sample.
+        number: From 0: which sample. Consecutive ones are of other draws.
     """
 
     def value(model: torch.nn.Module, batch: Batch) -> Tensor:
-        draws = batch[DRAWS].shape[1]
-        total = torch.zeros(())
-        for draw, (_, predicted) in _at_draws(model, batch):
-            stream = streams(batch[KEY], batch[SEED], _OF_SAMPLES + number * draws + draw)
-            weights = normal_noise(stream, predicted.shape[1:])
-            scale = (2 / (draws * predicted.shape[1])) ** 0.5
-            total = total + scale * (weights * predicted).sum(1)
-        return total
+        process, picture = unstacked(batch[PROCESS]), batch[SAMPLE]
+        key, seed, draws = batch[KEY], batch[SEED], batch[DRAWS].shape[1]
+        of_samples = streams(key, seed, _OF_SAMPLES)
+        draw = (of_samples + number) % draws
+        stream = streams(key, seed, draw)
+        timestep = timesteps_of(stream, draw, draws, 0, process.timesteps - 1)
+        noise = normal_noise(stream, picture.shape[1:])
+        _, predicted = _difference(model, batch, process, timestep, noise)
+        weights = normal_noise(of_samples + number, predicted.shape[1:])
+        return math.sqrt(2 / predicted.shape[1]) * (weights * predicted).sum(1)
 
     return value
 
@@ -177,7 +171,7 @@ DENOISING = ModelOutput(
     denoised,
     _one,
     curvature="constant",
-    sample=sampled_predictions,
+    sample=sampled_prediction,
 )
 """Minus the mean squared error."""
 DISTANCE = ModelOutput(

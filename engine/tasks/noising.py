@@ -148,18 +148,18 @@ def _uniform(values: Tensor, bits: int) -> Tensor:
     return (chosen.float() + 0.5) * 2.0**-_BITS
 
 
-def streams(keys: Tensor, seed: Tensor, draw: int) -> Tensor:
+def streams(keys: Tensor, seed: Tensor, draw: int | Tensor) -> Tensor:
     """A number for each example's draw, int64 `[batch]`, from which others are computed.
 
     Args:
         keys: A number for each example, int64 `[batch]`.
         seed: int64 of one element.
-        draw: Which of the example's draws.
+        draw: Which of the example's draws, one for all or `[batch]`.
     """
     return _mixed(_mixed(_mixed(seed.reshape(1)) ^ keys) + draw)
 
 
-def timesteps_of(stream: Tensor, draw: int, draws: int, first: int, last: int) -> Tensor:
+def timesteps_of(stream: Tensor, draw: int | Tensor, draws: int, first: int, last: int) -> Tensor:
     """Timesteps `[batch]` from `first` to `last`, in the draw's part of `draws` equal parts."""
     uniform = _uniform(_mixed(stream), 0)
     places = (draw + uniform) / draws * (last + 1 - first)

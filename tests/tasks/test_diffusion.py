@@ -216,7 +216,7 @@ def test_sampled_curvature_is_the_gauss_newton_matrix_of_the_loss() -> None:
     assert make_sample is not None
     gradients = [
         torch.autograd.grad(make_sample(number)(model, batch)[0], weight)[0].flatten()
-        for number in range(500)
+        for number in range(1500)
     ]
     rows = torch.stack(gradients)
     found = rows.T @ rows / len(rows)

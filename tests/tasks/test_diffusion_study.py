@@ -105,8 +105,8 @@ def dense_scores(study: Study, output: str, numbers: tuple[int, ...], row: int) 
 
         phi = gradients(task.model_output, train)
         c = torch.cat([gradients(one, train) for one in samples_of(task, solver)])
-        assert len(c) == 4 * len(phi)
-        gram = c.T @ c / 4
+        assert len(c) == 11 * len(phi)
+        gram = c.T @ c / 11
         gram += solver.damping * gram.diagonal().mean() * torch.eye(len(gram))
         of_test = gradients(task.output_named(output, numbers).value, test)[0]
         parts.append(phi @ torch.linalg.solve(gram, of_test))
@@ -117,7 +117,7 @@ def dense_scores(study: Study, output: str, numbers: tuple[int, ...], row: int) 
 
 def test_scores_are_those_of_dense_gradients(squares_study: Study) -> None:
     solver = stored_solver(squares_study, "unet")
-    assert (solver.kind, solver.curvature, solver.samples) == ("primal", "sampled", 4)
+    assert (solver.kind, solver.curvature, solver.samples) == ("primal", "sampled", 11)
     wanted = dense_scores(squares_study, "denoising", (), 3)
     found = squares_study.scores([3], "unet", "trak")[0]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3 * np.abs(wanted).max())
