@@ -37,7 +37,7 @@ from engine.study.models import checkpoint_seed
 from engine.study.score_matrices import read_factor_scores
 
 ALGORITHM = "unet"
-MARK, MARKED_SHARE = 5, 0.05
+MARK, MARKED_SHARE = 8, 0.05
 """Side of a watermark in pixels, and the share of training pictures that carry it."""
 PROJECTED = 2048
 """traker's default."""
