@@ -116,7 +116,7 @@ def choose_solver(
 
 def with_sampled_curvature(solver: Solver, spec: TrakSpec, n_train: int) -> Solver:
     """The primal whose Gram matrix is the Gauss-Newton matrix of the loss, from random gradients of
-    what is predicted: at least two for each feature, within bounds."""
+    what is predicted: twice as many as there are features, where `MOST_SAMPLES` allows it."""
     return replace(
         solver,
         curvature="sampled",

@@ -26,7 +26,7 @@ from engine.attribution.trak.solver import Solver
 TEMPERINGS = (0.25, 0.5, 0.75, 1.0)
 DAMPINGS = (0.3, 0.75, 1.5, 3.0, 6.0)
 OF_SAMPLED = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Dampings where curvature is sampled, which holds less of what λ is there to drown."""
+"""Dampings for sampled curvature, which needs less than outer products of gradients of the loss."""
 SOFT_THRESHOLDS = (0.0, 0.25, 0.5, 1.0)
 """In standard deviations of each test example's scores."""
 
