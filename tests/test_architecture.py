@@ -45,7 +45,7 @@ MAY_LIST = (
     "engine/store/walk.py",
 )
 LONGER_FILES: dict[str, int] = {
-    "engine.store.layout": 584,  # a table of every file of a study, and a function for each
+    "engine.store.layout": 580,  # a table of every file of a study, and a function for each
 }
 """Files that may be longer, with the reason."""
 

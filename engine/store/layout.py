@@ -296,14 +296,10 @@ def dual_file(root: Path, algorithm: str, checkpoint: int) -> Path:
     return trak_folder(root, algorithm) / "dual" / f"{checkpoint:03d}.safetensors"
 
 
-def features_file(root: Path, algorithm: str, checkpoint: int, shard: int) -> Path:
-    folder = trak_folder(root, algorithm) / "features" / f"{checkpoint:03d}"
-    return folder / f"{shard:05d}.safetensors"
-
-
-def curvature_file(root: Path, algorithm: str, checkpoint: int, shard: int) -> Path:
-    folder = trak_folder(root, algorithm) / "curvature" / f"{checkpoint:03d}"
-    return folder / f"{shard:05d}.safetensors"
+def features_file(
+    root: Path, algorithm: str, checkpoint: int, shard: int, of: str = "features"
+) -> Path:
+    return trak_folder(root, algorithm) / of / f"{checkpoint:03d}" / f"{shard:05d}.safetensors"
 
 
 def factors_file(root: Path, algorithm: str, checkpoint: int) -> Path:

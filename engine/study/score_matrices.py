@@ -77,11 +77,15 @@ def read_factor_scores(
 
 
 def read_features(
-    study: StudyReader, algorithm: str, checkpoint: int, fingerprint: str | None = None
+    study: StudyReader,
+    algorithm: str,
+    checkpoint: int,
+    fingerprint: str | None = None,
+    of: str = "features",
 ) -> list[Rows]:
     """The training features of the primal solver, memory-mapped, in row shards."""
     shards = range(shard_count(study, "train"))
-    files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
+    files = [layout.features_file(study.root, algorithm, checkpoint, shard, of) for shard in shards]
     return [unpack(store.read_tensors(file, fingerprint)) for file in files]
 
 
@@ -90,11 +94,8 @@ def read_curvature(
 ) -> list[Rows]:
     """What the primal's Gram matrix is summed over: the training features, or, of a shard of n
     examples, `[samples · n, p]`, the first sample of each example first (`Solver.samples`)."""
-    if not stored_solver(study, algorithm).samples:
-        return read_features(study, algorithm, checkpoint, fingerprint)
-    shards = range(shard_count(study, "train"))
-    files = [layout.curvature_file(study.root, algorithm, checkpoint, shard) for shard in shards]
-    return [unpack(store.read_tensors(file, fingerprint)) for file in files]
+    of = "curvature" if stored_solver(study, algorithm).samples else "features"
+    return read_features(study, algorithm, checkpoint, fingerprint, of)
 
 
 def score_rows(

@@ -7,8 +7,9 @@ example, so the effect is known before anything is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.scores.row_shards import Rows
     from engine.attribution.trak.plan import Batch
     from engine.attribution.trak.removal_direction import Logits
     from engine.attribution.trak.solver import Solver
@@ -284,20 +284,13 @@ def _sampled_coefficients(
     study: StudyReader, algorithm: str, checkpoint: int, solver: Solver, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """u and z of `engine.attribution.trak.removal_direction` where curvature is sampled."""
-    import torch
 
-    from engine.attribution.trak.primal import gram
+    from engine.attribution.trak.primal import blocks_of, gram
     from engine.attribution.trak.removal_direction import sampled_coefficients
 
-    def blocks(shards: Sequence[Rows]) -> Iterator[torch.Tensor]:
-        return (torch.from_numpy(np.array(shard[:])) for shard in shards)
-
-    known = read_features(study, algorithm, checkpoint)
-    curvature = read_curvature(study, algorithm, checkpoint)
-    total = gram(blocks(curvature))
-    return sampled_coefficients(
-        lambda: blocks(known), lambda: blocks(curvature), total, solver, weights
-    )
+    blocks = partial(blocks_of, read_features(study, algorithm, checkpoint))
+    curvature = partial(blocks_of, read_curvature(study, algorithm, checkpoint))
+    return sampled_coefficients(blocks, curvature, gram(curvature()), solver, weights)
 
 
 def _coefficients(
@@ -312,7 +305,7 @@ def _coefficients(
     import torch
 
     from engine.attribution.trak.linear_system import example_weights
-    from engine.attribution.trak.primal import gram
+    from engine.attribution.trak.primal import blocks_of, gram
     from engine.attribution.trak.removal_direction import (
         dual_coefficients,
         dual_left,
@@ -325,10 +318,7 @@ def _coefficients(
     rows = torch.nonzero(weights)[:, 0]
     if solver.kind == "primal":
         shards = read_features(study, algorithm, checkpoint)
-
-        def blocks() -> Iterator[torch.Tensor]:
-            return (torch.from_numpy(np.array(shard[:])) for shard in shards)
-
+        blocks = partial(blocks_of, shards)
         total = gram(blocks(), solver, q)
         if matched_of(study).together:
             features = torch.cat(

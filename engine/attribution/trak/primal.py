@@ -6,16 +6,19 @@ features into factors, so that a block of scores is `test_factors @ block.T`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.attribution.scores.row_shards import Rows
+from engine.attribution.trak.kernel import Batches
 from engine.attribution.trak.linear_system import damp, example_weights, not_positive_definite
 from engine.attribution.trak.make_plan import plan_gradients
 from engine.attribution.trak.make_projection import make_projection
 from engine.attribution.trak.plan import Batch, Output
-from engine.attribution.trak.projection import Projection, check_projection
+from engine.attribution.trak.projection import Projection, check_projection, features
 from engine.attribution.trak.solver import Solver
 
 
@@ -39,6 +42,20 @@ def primal_projection(
     projection = make_projection(plan, model, solver.width, solver.proj_dim, seed)
     check_projection(model, output, batch, projection)
     return projection
+
+
+def features_of(
+    model: nn.Module, outputs: Sequence[Output], batches: Batches, projection: Projection
+) -> Tensor:
+    """Features of some examples for each of several outputs, `[outputs · rows, p]`, the first
+    output first; divided by √outputs, so that a Gram matrix of them is a mean over outputs."""
+    blocks = [part for one in outputs for part in features(model, one, batches(), projection)]
+    return torch.cat(blocks).div_(len(outputs) ** 0.5)
+
+
+def blocks_of(shards: Sequence[Rows]) -> Iterator[Tensor]:
+    """Stored features `[rows, p]`, one shard after another."""
+    return (torch.from_numpy(np.array(shard[:])) for shard in shards)
 
 
 def gram(

@@ -102,11 +102,7 @@ def primal_coefficients(
         out_to_loss: Q of the training examples at this checkpoint, `[n_train]`.
         weights: As in `dual_coefficients`.
     """
-    ridge = solver.damping * gram.diagonal().mean()
-    sizes = [len(block) for block in blocks()]
-    parts = weights.split(sizes)
-    summed = torch.stack([b.T @ q for b, q in zip(blocks(), parts, strict=True)]).sum(dim=0)
-    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, solver.damping))[:, 0]
+    solved, ridge = _solved(blocks, gram, solver, weights)
     pulled = torch.cat([block @ solved for block in blocks()])
     curvature = example_weights(out_to_loss, solver)
     return (weights - (pulled if curvature is None else curvature * pulled)) / ridge
@@ -131,14 +127,20 @@ def sampled_coefficients(
         solver: The study's.
         weights: As in `dual_coefficients`.
     """
-    ridge = solver.damping * gram.diagonal().mean()
-    sizes = [len(block) for block in blocks()]
-    parts = weights.split(sizes)
-    summed = torch.stack([b.T @ q for b, q in zip(blocks(), parts, strict=True)]).sum(dim=0)
-    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, solver.damping))[:, 0]
+    solved, ridge = _solved(blocks, gram, solver, weights)
     pulled = torch.cat([(c @ solved).view(solver.samples, -1) for c in curvature()], dim=1)
     # Stored rows are divided by the root of the number of samples, gradients in `direction` not.
     return weights / ridge, -pulled / (ridge * solver.samples**0.5)
+
+
+def _solved(
+    blocks: Callable[[], Iterator[Tensor]], gram: Tensor, solver: Solver, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """((gram + λI)⁻¹ Φᵀq `[p]`, λ). Arguments as in `primal_coefficients`."""
+    parts = weights.split([len(block) for block in blocks()])
+    summed = torch.stack([b.T @ q for b, q in zip(blocks(), parts, strict=True)]).sum(dim=0)
+    solved = torch.cholesky_solve(summed[:, None], gram_factor(gram, solver.damping))[:, 0]
+    return solved, solver.damping * gram.diagonal().mean()
 
 
 def direction(

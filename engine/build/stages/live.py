@@ -199,7 +199,7 @@ def _primal_inverse(
     from engine.attribution.trak.kernel import first_examples
     from engine.attribution.trak.new_examples import make_feature_extractor, primal_inverse
     from engine.attribution.trak.plan import rows_of
-    from engine.attribution.trak.primal import gram
+    from engine.attribution.trak.primal import blocks_of, gram
 
     shards = read_features(study, job.algorithm, job.checkpoint)
     output = attributed_task(study, job.algorithm, job.checkpoint).trained_output
@@ -221,5 +221,5 @@ def _primal_inverse(
         )
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
     curvature = read_curvature(study, job.algorithm, job.checkpoint)
-    total = gram((torch.from_numpy(np.array(shard[:])) for shard in curvature), solver, q)
+    total = gram(blocks_of(curvature), solver, q)
     return primal_inverse(total, solver.damping).numpy()

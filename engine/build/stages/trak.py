@@ -145,7 +145,9 @@ def _has_all_features(study: StudyReader, algorithm: str, checkpoint: int, solve
     shards = range(shard_count(study, "train"))
     files = [layout.features_file(study.root, algorithm, checkpoint, shard) for shard in shards]
     if solver.samples:
-        files += [layout.curvature_file(study.root, algorithm, checkpoint, s) for s in shards]
+        files += [
+            layout.features_file(study.root, algorithm, checkpoint, s, "curvature") for s in shards
+        ]
     return all(file.exists() for file in files)
 
 
@@ -200,8 +202,13 @@ def _attribute_primal(
     import torch
 
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.primal import gram, primal_projection, test_factors
-    from engine.attribution.trak.projection import features
+    from engine.attribution.trak.primal import (
+        blocks_of,
+        features_of,
+        gram,
+        primal_projection,
+        test_factors,
+    )
 
     task = attributed_task(study, job.algorithm, job.checkpoint)
     output, of_test = task.trained_output, task.model_output
@@ -216,10 +223,7 @@ def _attribute_primal(
         if not path.exists():
             start = shard * ROWS_PER_SHARD
             rows = batches_of(study, "train", job.device, size, start, start + ROWS_PER_SHARD)
-            blocks = [
-                block for one in outputs for block in features(model, one, rows(), projection)
-            ]
-            found = torch.cat(blocks).cpu().numpy() / np.float32(len(outputs)) ** 0.5
+            found = features_of(model, outputs, rows, projection).cpu().numpy()
             store.write_tensors(path, pack(found, solver.storage), fingerprint, metadata)
 
     sampled = samples_of(task, solver)
@@ -227,13 +231,12 @@ def _attribute_primal(
         of_shard = study.root, job.algorithm, job.checkpoint, shard
         write_shard(layout.features_file(*of_shard), shard, [output])
         if sampled:
-            write_shard(layout.curvature_file(*of_shard), shard, sampled)
+            write_shard(layout.features_file(*of_shard, "curvature"), shard, sampled)
     shards = read_curvature(study, job.algorithm, job.checkpoint, fingerprint)
-    stored = (torch.from_numpy(np.array(shard[:])) for shard in shards)
     tests = batches_of(study, "test", job.device, size)
-    test_features = torch.cat(list(features(model, of_test, tests(), projection))).cpu()
+    test_features = features_of(model, [of_test], tests, projection).cpu()
     q = torch.from_numpy(stored_out_to_loss(study, job.algorithm, job.checkpoint))
-    factors = test_factors(gram(stored, solver, q), test_features, solver.damping)
+    factors = test_factors(gram(blocks_of(shards), solver, q), test_features, solver.damping)
     path = layout.factors_file(study.root, job.algorithm, job.checkpoint)
     store.write_tensors(path, {"factors": factors.numpy()}, fingerprint, metadata)
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.attribution.trak.kernel import Batches
-    from engine.attribution.trak.plan import Output
     from engine.attribution.trak.solver import Solver
     from engine.attribution.trak.tuning import Attribute
 
@@ -142,11 +140,9 @@ def _by_kernel(
 def _by_features(
     study: StudyReader, job: Job, model: nn.Module, solver: Solver, out_to_loss: torch.Tensor
 ) -> Attribute:
-    import torch
 
     from engine.attribution.trak.kernel import first_examples
-    from engine.attribution.trak.primal import primal_projection
-    from engine.attribution.trak.projection import features
+    from engine.attribution.trak.primal import features_of, primal_projection
     from engine.attribution.trak.tuning import attribute_by_features
 
     task = attributed_task(study, job.algorithm, 0)
@@ -155,11 +151,10 @@ def _by_features(
     splits = [batches_of(study, split, job.device, size) for split in ("train", "test")]
     first = first_examples(splits[0])
     projection = primal_projection(model, outputs[0], first, solver, checkpoint_seed(study, 0))
-
-    def found(output: Output, split: Batches) -> torch.Tensor:
-        return torch.cat(list(features(model, output, split(), projection)))
-
-    train, test = (found(*pair) for pair in zip(outputs, splits, strict=True))
-    sampled = [found(output, splits[0]) for output in samples_of(task, solver)]
-    curvature = torch.cat(sampled) / len(sampled) ** 0.5 if sampled else None
+    train, test = (
+        features_of(model, [output], split, projection)
+        for output, split in zip(outputs, splits, strict=True)
+    )
+    sampled = samples_of(task, solver)
+    curvature = features_of(model, sampled, splits[0], projection) if sampled else None
     return attribute_by_features(train, test, out_to_loss, curvature)
