@@ -34,7 +34,8 @@ REPLAYED = 8
 
 def falls_of(study: Study) -> dict[str, Any]:
     """Mean fall of test pairs' cosines without the first K pairs of a method, with 95 % intervals
-    over the pairs; against models with all data and the same seeds.
+    over the pairs; against models with all data and the same seeds. `ours` are the strongest pairs one
+    by one, `together` those chosen together.
 
     Random pairs are the same for all test pairs, as many sets as seeds. Differences to random ones
     and to embeddings are paired.
@@ -71,17 +72,8 @@ def falls_of(study: Study) -> dict[str, Any]:
             name: {str(k): mean_with_interval(some) for k, some in of.items()}
             for name, of in falls.items()
         },
-        "fall_minus": {
-            other: {
-                str(k): mean_with_interval(falls["ours"][k] - some)
-                for k, some in falls[other].items()
-            }
-            for other in ("embedding", "random")
-        },
-        "fall_ratio_vs_embedding": {
-            str(k): round(float(falls["ours"][k].mean() / falls["embedding"][k].mean()), 2)
-            for k in SIZE.removed
-        },
+        **_beside_others(falls, "ours", ""),
+        **_beside_others(falls, "together", "_together"),
         "fall_settings": {
             "removed": SIZE.removed,
             "pairs": len(tests),
@@ -92,10 +84,40 @@ def falls_of(study: Study) -> dict[str, Any]:
     }
 
 
+def _beside_others(
+    falls: dict[str, dict[int, np.ndarray]], name: str, suffix: str
+) -> dict[str, Any]:
+    """By how much the pairs that a method names do more than others."""
+    others = [other for other in ("embedding", "random", "ours") if other != name]
+    return {
+        f"fall_minus{suffix}": {
+            other: {
+                str(k): mean_with_interval(falls[name][k] - some)
+                for k, some in falls[other].items()
+            }
+            for other in others
+        },
+        f"fall_ratio_vs_embedding{suffix}": {
+            str(k): round(float(falls[name][k].mean() / falls["embedding"][k].mean()), 2)
+            for k in SIZE.removed
+        },
+    }
+
+
+def _together(study: Study, tests: np.ndarray) -> np.ndarray:
+    """Ranks `[tests, n_train]` in sets that are chosen together; 0 for pairs in none."""
+    ranks = np.zeros((len(tests), study.dataset.n_train))
+    for row, test in zip(ranks, tests, strict=True):
+        chosen = study.strongest_together(int(test), max(SIZE.removed)).rows
+        row[chosen] = np.arange(len(chosen), 0, -1)
+    return ranks
+
+
 _SEEDS = range(SIZE.seeds)
 RANKINGS: dict[str, Callable[[Study, np.ndarray], np.ndarray]] = {
     "ours": lambda study, tests: study.scores(tests, None, TRAK),
     "hybrid": lambda study, tests: study.scores(tests, None, HYBRID),
+    "together": _together,
     "embedding": lambda study, tests: embedding_scores(study)[tests],
 }
 

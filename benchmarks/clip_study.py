@@ -1,6 +1,6 @@
 """The studies of pairs that `benchmarks.clip` measures, and how large they are.
 
-`DATALOUPE_CLIP_SIZE` is `whole`, `short` (the same study, with removals that take half an hour of
+`DATALOUPE_CLIP_SIZE` is `whole`, `short` (the same study, with removals that take two hours of
 one core) or `tiny` (whether every part runs; the numbers mean nothing).
 """
 
@@ -42,7 +42,7 @@ class Size:
     epochs: int = 15
     checkpoints: tuple[int, ...] = (1, 5, 10)
     masks: int = 80
-    methods: tuple[str, ...] = ("ours", "hybrid", "embedding")
+    methods: tuple[str, ...] = ("ours", "together", "hybrid", "embedding")
     removed: tuple[int, ...] = (10, 50, 100)
     pairs: int = 30
     seeds: int = 5
@@ -57,8 +57,8 @@ SIZES = {
     "whole": WHOLE,
     "short": replace(
         WHOLE,
-        methods=("ours", "embedding"),
-        removed=(50,),
+        methods=("ours", "together", "embedding"),
+        removed=(10, 50, 100),
         pairs=20,
         seeds=2,
         planted=30,

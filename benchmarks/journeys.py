@@ -13,12 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import BrowserContext, Locator
 
 from benchmarks._report import log, report
 from benchmarks._server import serving
 from engine.api import Study
-from tests.browser.chromium import chromium
+from tests.browser.chromium import DESKTOP, chromium
 from tests.browser.journeys import JOURNEYS, Journey
 from tests.builders.calibrated_study import give_units
 from tests.conftest import SMALL_STUDY
@@ -31,8 +31,8 @@ class WithMouse(Journey):
         clicks, keys: So far.
     """
 
-    def __init__(self, browser: Browser, url: str) -> None:
-        super().__init__(browser, url)
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        super().__init__(context, url)
         self.clicks = self.keys = 0
 
     def act(self, target: Locator) -> None:
@@ -59,7 +59,8 @@ def measure() -> dict[str, Any]:
         give_units(study)
         with serving(study.root) as server:
             for name, (most, walk) in JOURNEYS.items():
-                journey = WithMouse(browser, server.url)
+                context = browser.new_context(viewport=DESKTOP)
+                journey = WithMouse(context, server.url)
                 walk(journey, study)
                 log(f"{name}: {journey.clicks} clicks, {journey.keys} keys")
                 assert journey.clicks <= most, f"{name}: {journey.clicks} clicks, at most {most}"
@@ -67,7 +68,7 @@ def measure() -> dict[str, Any]:
                 found["keys"][name] = journey.keys
                 found["at_most"][name] = most
                 found["restored"][name] = journey.checked
-                journey.context.close()
+                context.close()
     return found
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -34,6 +35,11 @@ from engine.study.examples import FILE, TEXT, read_column, read_texts_of
 from engine.study.rankings import name_influences
 from engine.study.training_datamodels import read_training_datamodel
 
+if TYPE_CHECKING:
+    from engine.applications.joint_removal import StrongestTogether
+
+SUPPORTERS = 12
+"""Supporters that `--strongest-together` removes by default."""
 LINES_OF_TEXT = 4
 """Lines of the terminal that the text of the explained example may take."""
 LEAST_OF_TEXT = 20
@@ -83,11 +89,22 @@ def add_verbs(verbs: Verbs) -> None:
         "whatif", help="predict how removing training examples would change predictions"
     )
     what_if.add_argument("study", type=Path, help="folder of the study")
-    what_if.add_argument(
+    removed = what_if.add_mutually_exclusive_group(required=True)
+    removed.add_argument(
         "--remove",
-        required=True,
         metavar="IDS",
         help="ids, or rows as #17, separated by commas, or a file that lists them",
+    )
+    removed.add_argument(
+        "--strongest-together",
+        metavar="ID",
+        help="a test example: the training examples that support its prediction most together, "
+        "where near copies stand in for each other",
+    )
+    what_if.add_argument(
+        "--size",
+        type=int,
+        help=f"training examples that --strongest-together removes (default: {SUPPORTERS})",
     )
     what_if.add_argument(
         "--k", type=int, default=10, help="predictions to show of each sign (default: %(default)s)"
@@ -241,18 +258,45 @@ def _what_if(options: argparse.Namespace) -> int:
     from engine.cli.exact import exact_content, print_exact_changes
     from engine.study.removal_sets import read_examples
 
+    if options.size is not None and options.remove is not None:
+        raise SpecError("--size is for --strongest-together: --remove names every example.")
     study = Study.open(options.study)
-    rows = read_examples(study, options.remove)
+    together = None
+    if options.remove is None:
+        size = SUPPORTERS if options.size is None else options.size
+        together = study.strongest_together(options.strongest_together, size, options.algorithm)
+    rows = read_examples(study, options.remove) if together is None else together.rows
     found = study.counterfactual(rows, options.algorithm, options.method, options.by)
     exact = exact_changes(study, found.algorithm, found.removed)
     if options.json:
         files = read_texts_of(study, "train", FILE, found.removed)
         content = {**found.to_dict(), "removed_files": files, "exact": exact_content(study, exact)}
+        if together is not None:
+            content["together"] = {
+                "rows": together.rows.tolist(),
+                "ratio": together.ratio,
+                "checkpoints": together.checkpoints,
+            }
         print_json(content, indent=None)
     else:
+        if together is not None:
+            _print_together(console(), study, together)
         _print_counterfactual(console(), study, found, options.k)
         print_exact_changes(console(), study, found, exact[: options.k])
     return 0
+
+
+def _print_together(shown: Console, study: Study, together: StrongestTogether) -> None:
+    shown.print(
+        f"The {len(together.rows):,} that support it most together: "
+        f"{', '.join(study.table('train')['id'].astype(str).iloc[together.rows])}.",
+        soft_wrap=True,
+    )
+    shown.print(
+        f"Removed together, they do {together.ratio:.2f} times as much as the "
+        f"{len(together.rows):,} strongest one by one, by a Newton step with "
+        f"{counted(together.checkpoints, 'checkpoint')}."
+    )
 
 
 def _print_counterfactual(shown: Console, study: Study, found: Counterfactual, k: int) -> None:

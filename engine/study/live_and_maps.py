@@ -29,6 +29,11 @@ def read_live(study: StudyReader, algorithm: str | None = None) -> Live:
     )
 
 
+def keeps_checkpoints(study: StudyReader, algorithm: str) -> bool:
+    """Whether checkpoints are kept for live queries, so what is not stored can be computed."""
+    return has_live(study, algorithm) and bool(read_live(study, algorithm).checkpoints)
+
+
 def has_map(study: StudyReader, algorithm: str, method: str, kind: MapKind) -> bool:
     """Whether a map of this method's attribution space is built."""
     return layout.map_file(study.root, algorithm, method, kind).exists()

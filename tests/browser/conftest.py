@@ -36,9 +36,23 @@ def url(study: Study) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def desktop(browser: Browser) -> Iterator[BrowserContext]:
+@pytest.fixture(scope="session")
+def shared(browser: Browser) -> Iterator[BrowserContext]:
+    """One profile for all tests: Chromium compiles Streamlit's scripts once for each."""
     context = browser.new_context(viewport=DESKTOP)
-    context.set_default_timeout(30_000)
     yield context
     context.close()
+
+
+@pytest.fixture
+def desktop(shared: BrowserContext) -> Iterator[BrowserContext]:
+    """A profile in which nobody has been anywhere yet."""
+    shared.set_default_timeout(30_000)
+    yield shared
+    for page in shared.pages:
+        if page.url.startswith("http"):
+            page.evaluate("localStorage.clear()")
+        page.close()
+    shared.unroute_all()
+    shared.clear_cookies()
+    shared.clear_permissions()

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import BrowserContext, Locator, expect
 
 from engine import store
 from engine.api import Study
 from engine.store import layout
-from tests.browser.chromium import DESKTOP, settled
+from tests.browser.chromium import settled
 
 WAIT = 240_000
 SUSPECTS = 10
@@ -32,10 +32,9 @@ class Journey:
         checked: Steps after which Back, Forward and reload restored the views.
     """
 
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.context = browser.new_context(viewport=DESKTOP, accept_downloads=True)
-        self.context.set_default_timeout(60_000)
-        self.page = self.context.new_page()
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        context.set_default_timeout(60_000)
+        self.page = context.new_page()
         self.page.goto(url)
         self.shown = self.page.locator(".dl-finding").last
         expect(self.shown).to_be_visible(timeout=WAIT)

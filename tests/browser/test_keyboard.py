@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 from playwright.sync_api import TimeoutError as NothingHappened
 
 from engine.api import Study
@@ -93,13 +93,10 @@ def real_url(real: Study) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", JOURNEYS)
-def test_a_journey(name: str, browser: Browser, real: Study, real_url: str) -> None:
+def test_a_journey(name: str, desktop: BrowserContext, real: Study, real_url: str) -> None:
     _, walk = JOURNEYS[name]
-    journey = WithKeyboard(browser, real_url)
-    try:
-        walk(journey, real)
-    finally:
-        journey.context.close()
+    journey = WithKeyboard(desktop, real_url)
+    walk(journey, real)
     assert journey.checked
 
 

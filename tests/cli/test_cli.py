@@ -61,6 +61,36 @@ def test_explain_in_words_and_as_json(small_study: Study, capsys) -> None:
         assert word in out
 
 
+def test_what_if_without_those_that_do_most_together(small_study: Study, capsys) -> None:
+    found = small_study.strongest_together(17, 5)
+    asked = ("whatif", small_study.root, "--strongest-together", "test-17", "--size", 5)
+    code, out, _ = run(capsys, *asked, "--json")
+    assert code == 0
+    content = json.loads(out)
+    assert content["together"]["rows"] == found.rows.tolist()
+    assert sorted(content["removed"]) == sorted(found.rows.tolist())
+    code, out, _ = run(capsys, *asked)
+    assert code == 0
+    assert f"{found.ratio:.2f} times as much as the 5 strongest one by one" in " ".join(out.split())
+    assert "Predicted without 5 training examples" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--remove", "train-1", "--size", "3"], "--size is for --strongest-together"),
+        (["--strongest-together", "test-17", "--size", "0"], "size must be from 1 to 299"),
+        (["--strongest-together", "nobody"], "nobody"),
+    ],
+)
+def test_what_if_cannot_be_asked_so(
+    small_study: Study, options: list[str], said: str, capsys
+) -> None:
+    code, _, err = run(capsys, "whatif", small_study.root, *options)
+    assert code == 2
+    assert said in err
+
+
 def test_evaluate_in_words_and_as_json(tmp_path: Path, capsys) -> None:
     study = write_quality(write_study(tmp_path / "study", n_test=60))
     code, out, _ = run(capsys, "evaluate", study.root, "--json")

@@ -12,7 +12,7 @@ from engine.api import Study
 from engine.running.jobs.queue import jobs
 from engine.store import layout
 from engine.store.quantities import CHANGE
-from engine.study.removal_sets import keep_set
+from engine.study.removal_sets import keep_set, removal_set
 from tests.builders.hostile_names import HOSTILE
 from tests.builders.kept_replay import keep_replay, keep_smoothness
 from tests.builders.page_contents import cards, component_of, words
@@ -78,6 +78,25 @@ def test_by_filter_at_random_and_by_supporters(visit: Any, raw: Study) -> None:
     app.button(key="ask").click().run()
     assert "12 strongest supporters of test picture test-4" in words(app)
     assert len(cards(app)) == 12
+
+
+def test_supporters_that_do_most_together(visit: Any, own_study: Study) -> None:
+    app = visit(own_study, "what_if", test="#4")
+    app.segmented_control(key="by").select("supporters").run()
+    app.selectbox(key="supporters_chosen").select("together").run()
+    found = own_study.strongest_together(4, 12)
+    assert f"Removed together, these do <b>{found.ratio:.2f} times</b> as much" in words(app)
+    app.button(key="ask").click().run()
+    assert not app.exception
+    assert "12 supporters of test picture" in words(app)
+    assert "that do most together" in words(app)
+    assert removal_set(own_study, app.query_params["set"]).rows.tolist() == sorted(found.rows)
+
+
+def test_sets_are_not_chosen_together_without_live_checkpoints(visit: Any, raw: Study) -> None:
+    app = visit(raw, "what_if", test="test-4")
+    app.segmented_control(key="by").select("supporters").run()
+    assert "supporters_chosen" not in [box.key for box in app.selectbox]
 
 
 def test_explain_links_to_what_if(visit: Any, raw: Study) -> None:

@@ -23,8 +23,7 @@ from tests.builders.copies import copy_of
 from tests.conftest import SMALL_STUDY
 from tests.running.test_processes import threads_of_libraries
 
-BANK = SMALL_STUDY.replace("epochs = 4", "epochs = 16").replace("masks = 5", "masks = 12")
-
+BANK = SMALL_STUDY.replace("epochs = 4", "epochs = 16")
 
 MANY_ROWS = SHARDS_PER_PART * ROWS_PER_SHARD + 100
 """Training examples of two parts of a pass."""
@@ -75,20 +74,25 @@ def test_a_node_that_dies_loses_and_repeats_nothing(
 ) -> None:
     nodes, second = two_nodes
     here = Study.create(tmp_path / "here", BANK)
-    here.build(workers=0)
-    there = Study.create(tmp_path / "there", BANK)
+    with pytest.raises(EnoughError):
+        here.build(workers=0, on_progress=stop_before("bank"))
+    there = copy_of(here, tmp_path / "there")
+    with pytest.raises(EnoughError):
+        here.build(workers=0, on_progress=stop_before("trak"))
     monkeypatch.chdir(tmp_path)
     answers, seen = [], []
     read = cluster._read
     monkeypatch.setattr(cluster, "_read", lambda ref: answers.append(read(ref)) or answers[-1])
 
     def kill_a_node(step: Progress) -> None:
+        stop_before("trak")(step)
         if step.stage == "bank":
             seen.append(step.done)
             if step.done == 3:
                 nodes.remove_node(second, allow_graceful=False)
 
-    Study.open("there").build(ray=nodes.address, on_progress=kill_a_node)
+    with pytest.raises(EnoughError):
+        Study.open("there").build(ray=nodes.address, on_progress=kill_a_node)
     assert seen == list(range(19))  # 15 masks, and a second run of three
     assert contents(there.root) == contents(here.root)
 

@@ -15,11 +15,14 @@ from dashboard.parts.controls.slice_filters import slider_of
 from dashboard.parts.controls.uploader import uploader
 from dashboard.parts.layout.messages import warning
 from dashboard.permissions import gate
+from dashboard.read.joint_removal import supporters_together
 from dashboard.read.studies import Examples, directions, examples, matching, requested_row, weights
 from dashboard.server.uploaded_files import content_of
 from dashboard.writes import keep_set
 from engine.store.errors import DataloupeError
+from engine.store.text import counted
 from engine.study.groups import group_columns, group_names
+from engine.study.live_and_maps import keeps_checkpoints
 from engine.study.names import Named
 from engine.study.rankings import find_influences
 from engine.study.reader import StudyReader
@@ -51,6 +54,8 @@ WAYS = {
     KEPT: "A saved set",
 }
 INFLUENCE, RANDOM = "influence", "random"
+ALONE, TOGETHER = "alone", "together"
+STRONGEST = {ALONE: "Strongest one by one", TOGETHER: "Strongest together"}
 ORDERS = {INFLUENCE: "Most influential first", RANDOM: "At random"}
 LONGEST_LIST = 200_000
 LARGEST_MIB = 5
@@ -259,15 +264,45 @@ def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[n
             width=230,
         ).strip()
         most = min(500, study.dataset.n_train - 1)
-        k = st.number_input("Strongest supporters", 1, most, min(12, most), width=180)
+        k = st.number_input("How many supporters", 1, most, min(12, most), width=180)
+        chosen = ALONE
+        if keeps_checkpoints(study, location.algorithm):
+            chosen = st.selectbox(
+                "Which",
+                list(STRONGEST),
+                format_func=STRONGEST.__getitem__,
+                key="supporters_chosen",
+                width=210,
+                help="Examples that teach the same stand in for each other when one is removed. "
+                "A set chosen together takes that into account.",
+            )
     row, hint = requested_row(study, "test", example or None)
     if row is None or location.method is None:
         if example:
             warning([f"There is no test {kind} “{example[:60]}”.{hint}"])
         return np.empty(0, np.int64), ""
+    if chosen == TOGETHER:
+        return _together(study, location.algorithm, row, int(k), f"{kind} {tests.ids[row]}")
     rows = find_influences(study, row, int(k), location.algorithm, location.method)[0]
     words = f"{len(rows):,} strongest supporters of test {kind} {tests.ids[row]}"
     return np.sort(rows.astype(np.int64)), words
+
+
+def _together(
+    study: StudyReader, algorithm: str, row: int, size: int, example: str
+) -> tuple[np.ndarray, str]:
+    try:
+        found = supporters_together(study, algorithm, row, size)
+    except DataloupeError as error:
+        warning([str(error)])
+        return np.empty(0, np.int64), ""
+    st.html(
+        f'<p class="dl-aside">Removed together, these do <b>{found.ratio:.2f} times</b> as much '
+        f"as the {len(found.rows):,} strongest one by one, by a Newton step with "
+        f"{counted(found.checkpoints, 'checkpoint')}.</p>"
+    )
+    words = f"{len(found.rows):,} supporters of test {example} that do most together"
+    return np.sort(found.rows), words
 
 
 def _at_random(n_train: int, kind: str) -> tuple[np.ndarray, str]:

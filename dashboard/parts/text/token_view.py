@@ -21,7 +21,7 @@ from engine.data.tokens import token_spans
 from engine.store.errors import DataloupeError, UntrustedCode
 from engine.store.layout import TRAK
 from engine.store.quantities import SCORE
-from engine.study.live_and_maps import has_live, read_live
+from engine.study.live_and_maps import keeps_checkpoints
 from engine.study.names import find_row
 from engine.study.output_names import NamedOutput, default_output
 from engine.study.reader import StudyReader
@@ -39,7 +39,7 @@ def can_split(study: StudyReader, algorithm: str, method: str | None, examples: 
     """
     if not examples.has_texts or method != TRAK:
         return False
-    return has_live(study, algorithm) and bool(read_live(study, algorithm).checkpoints)
+    return keeps_checkpoints(study, algorithm)
 
 
 def choose_text(
