@@ -26,7 +26,8 @@ study 25, recall and featurise 1 each, lds 5, traker 60, planted 8, effects 8 (`
 - `planted_effect.KIND`, `first_five_fall.METHOD.KIND`: see `benchmarks.clip_effects`.
 - `fall.METHOD.K`: how far the cosine of a test pair falls when the K training pairs that a method
   ranks first for it are removed, against models with all data and the same seeds; with 95 %
-  intervals over the pairs. Finished models are kept, so it can be interrupted.
+  intervals over the pairs. `ours` are the strongest one by one, `together` those that are chosen
+  together. Finished models are kept, so it can be interrupted.
 - `replay_lds`, `replay_smoothness`: see `benchmarks.clip_removals.replay`.
 """
 

@@ -34,8 +34,8 @@ REPLAYED = 8
 
 def falls_of(study: Study) -> dict[str, Any]:
     """Mean fall of test pairs' cosines without the first K pairs of a method, with 95 % intervals
-    over the pairs; against models with all data and the same seeds. `ours` are the strongest pairs one
-    by one, `together` those chosen together.
+    over the pairs; against models with all data and the same seeds. `ours` are the strongest pairs
+    one by one, `together` those chosen together.
 
     Random pairs are the same for all test pairs, as many sets as seeds. Differences to random ones
     and to embeddings are paired.
