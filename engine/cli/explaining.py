@@ -293,9 +293,9 @@ def _print_together(shown: Console, study: Study, together: StrongestTogether) -
         soft_wrap=True,
     )
     shown.print(
-        f"Removed together, they do {together.ratio:.2f} times as much as the "
-        f"{len(together.rows):,} strongest one by one, by a Newton step with "
-        f"{counted(together.checkpoints, 'checkpoint')}."
+        f"Estimated effect of removing them: {together.ratio:.2f} times that of the "
+        f"{len(together.rows):,} strongest one by one (one Newton step, "
+        f"{counted(together.checkpoints, 'checkpoint')})."
     )
 
 

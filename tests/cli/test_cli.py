@@ -71,7 +71,7 @@ def test_what_if_without_those_that_do_most_together(small_study: Study, capsys)
     assert sorted(content["removed"]) == sorted(found.rows.tolist())
     code, out, _ = run(capsys, *asked)
     assert code == 0
-    assert f"{found.ratio:.2f} times as much as the 5 strongest one by one" in " ".join(out.split())
+    assert f"{found.ratio:.2f} times that of the 5 strongest one by one" in " ".join(out.split())
     assert "Predicted without 5 training examples" in out
 
 

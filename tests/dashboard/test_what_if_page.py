@@ -85,7 +85,7 @@ def test_supporters_that_do_most_together(visit: Any, own_study: Study) -> None:
     app.segmented_control(key="by").select("supporters").run()
     app.selectbox(key="supporters_chosen").select("together").run()
     found = own_study.strongest_together(4, 12)
-    assert f"Removed together, these do <b>{found.ratio:.2f} times</b> as much" in words(app)
+    assert f"Estimated effect of removing them: <b>{found.ratio:.2f} times</b>" in words(app)
     app.button(key="ask").click().run()
     assert not app.exception
     assert "12 supporters of test picture" in words(app)

@@ -257,7 +257,7 @@ def _by_supporters(study: StudyReader, location: Location, kind: str) -> tuple[n
     tests = examples(study, "test", location.algorithm)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         example = st.text_input(
-            f"Test {kind}: an id, or a row such as #17",
+            f"Test {kind}, by id or #row",
             value=location.test or "",
             placeholder=str(tests.ids[0]),
             key="supporters_of",
@@ -297,9 +297,9 @@ def _together(
         warning([str(error)])
         return np.empty(0, np.int64), ""
     st.html(
-        f'<p class="dl-aside">Removed together, these do <b>{found.ratio:.2f} times</b> as much '
-        f"as the {len(found.rows):,} strongest one by one, by a Newton step with "
-        f"{counted(found.checkpoints, 'checkpoint')}.</p>"
+        f'<p class="dl-aside">Estimated effect of removing them: <b>{found.ratio:.2f} times</b> '
+        f"that of the {len(found.rows):,} strongest one by one (one Newton step, "
+        f"{counted(found.checkpoints, 'checkpoint')}).</p>"
     )
     words = f"{len(found.rows):,} supporters of test {example} that do most together"
     return np.sort(found.rows), words
