@@ -11,6 +11,7 @@ from benchmarks._report import log
 from benchmarks.clip_lds import embedding_scores, mean_with_interval
 from benchmarks.clip_study import SIZE, folder, smooth_study
 from engine import Study, store
+from engine.applications.joint_removal import strongest_together
 from engine.attribution.evaluation.lds import lds
 from engine.attribution.replay.smoothness import SHARE, smoothness
 from engine.build.models import initial_model, load_checkpoint
@@ -108,7 +109,7 @@ def _together(study: Study, tests: np.ndarray) -> np.ndarray:
     """Ranks `[tests, n_train]` in sets that are chosen together; 0 for pairs in none."""
     ranks = np.zeros((len(tests), study.dataset.n_train))
     for row, test in zip(ranks, tests, strict=True):
-        chosen = study.strongest_together(int(test), max(SIZE.removed)).rows
+        chosen = strongest_together(study, int(test), max(SIZE.removed)).rows
         row[chosen] = np.arange(len(chosen), 0, -1)
     return ranks
 

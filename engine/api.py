@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.applications.curation.label_suspicion import LabelSuspicion
-    from engine.applications.joint_removal import Side, StrongestTogether
     from engine.applications.verification import Verification
     from engine.exchange.importing.methods import Imported
 
@@ -221,19 +220,6 @@ class Study(StudyReader):
     ) -> np.ndarray:
         """Attributions `[len(tests), n_train]`, float32. Positive supports, negative opposes."""
         return score_rows(self, tests, algorithm, method)
-
-    def strongest_together(
-        self,
-        tests: int | str | Sequence[int | str],
-        size: int,
-        algorithm: str | None = None,
-        side: Side = "support",
-    ) -> StrongestTogether:
-        """The training examples that support or oppose a prediction most together. See
-        `engine.applications.joint_removal`."""
-        from engine.applications.joint_removal import strongest_together
-
-        return strongest_together(self, tests, size, algorithm, side)
 
     def replay(
         self,

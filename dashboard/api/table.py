@@ -35,6 +35,8 @@ from dashboard.workspaces import workspace_of
 from engine.applications.brittle.data_issues import RULES
 from engine.applications.brittle.supports import AT_MOST
 from engine.applications.brittle.table import STATUSES
+from engine.applications.joint_removal import MOST as MOST_TOGETHER
+from engine.applications.joint_removal import SUPPORTERS
 from engine.store.layout import MAP_KINDS
 from engine.store.quantities import MEASURES
 
@@ -295,10 +297,18 @@ VIEWS = (
         (
             Parameter(
                 "remove",
-                "Ids of training examples, or rows as #17, separated by commas; or give `set`.",
+                "Ids of training examples, or rows as #17, separated by commas; or give `set` or "
+                "`together`.",
                 example="#0,#1",
             ),
             SET,
+            Parameter(
+                "together",
+                "Id of a test example: the training examples that support it most together.",
+            ),
+            Parameter(
+                "supporters", f"How many of these, up to {MOST_TOGETHER}. Default: {SUPPORTERS}."
+            ),
             K,
             ALGORITHM,
             METHOD,

@@ -34,8 +34,8 @@ from engine.study.reader import StudyReader
 from engine.study.score_matrices import read_curvature, read_features, stored_solver
 
 Side = Literal["support", "oppose"]
-MOST = 500
-"""Training examples of a set, at most."""
+MOST, SUPPORTERS = 500, 12
+"""Training examples of a set, at most and by default."""
 _MOST_BYTES = 2**32
 """Features of a checkpoint, which are read once for each example of a set."""
 

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.api import Study
+from engine.applications.joint_removal import SUPPORTERS, StrongestTogether, strongest_together
 from engine.attribution.evaluation.counterfactual import Counterfactual
 from engine.cli.arguments import Verbs, add_attribution, add_json
 from engine.cli.exact import add_exact, check_options, explain_exactly
@@ -35,11 +35,6 @@ from engine.study.examples import FILE, TEXT, read_column, read_texts_of
 from engine.study.rankings import name_influences
 from engine.study.training_datamodels import read_training_datamodel
 
-if TYPE_CHECKING:
-    from engine.applications.joint_removal import StrongestTogether
-
-SUPPORTERS = 12
-"""Supporters that `--strongest-together` removes by default."""
 LINES_OF_TEXT = 4
 """Lines of the terminal that the text of the explained example may take."""
 LEAST_OF_TEXT = 20
@@ -264,7 +259,7 @@ def _what_if(options: argparse.Namespace) -> int:
     together = None
     if options.remove is None:
         size = SUPPORTERS if options.size is None else options.size
-        together = study.strongest_together(options.strongest_together, size, options.algorithm)
+        together = strongest_together(study, options.strongest_together, size, options.algorithm)
     rows = read_examples(study, options.remove) if together is None else together.rows
     found = study.counterfactual(rows, options.algorithm, options.method, options.by)
     exact = exact_changes(study, found.algorithm, found.removed)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine import Study, store
-from engine.applications.joint_removal import MOST
+from engine.applications.joint_removal import MOST, strongest_together
 from engine.build.batches import mean_out_to_loss, stored_out_to_loss
 from engine.store import layout
 from engine.store.errors import DataloupeError, UnknownName
@@ -79,7 +79,7 @@ def test_effects_are_those_of_the_whole_system(fixture: str, side: str, request)
     study: Study = request.getfixturevalue(fixture)
     algorithm, test = next(iter(study.algorithms)), 3
     solver = stored_solver(study, algorithm)
-    found = study.strongest_together(test, 10, side=side)
+    found = strongest_together(study, test, 10, side=side)
     assert len(set(found.rows)) == 10
     assert found.checkpoints == read_live(study, algorithm).checkpoints
     of_one = primal_effect if solver.kind == "primal" else dual_effect
@@ -99,15 +99,15 @@ def test_curvature_of_both_kinds_is_tested(small_study: Study, squares_study: St
 
 
 def test_of_one_it_is_the_first_by_the_exact_leave_one_out(small_study: Study) -> None:
-    found = small_study.strongest_together(5, 1)
+    found = strongest_together(small_study, 5, 1)
     assert found.reached[0] >= found.one_by_one[0]
 
 
 def test_several_predictions_count_by_their_mean(small_study: Study) -> None:
     ids = small_study.table("test")["id"]
-    together = small_study.strongest_together([2, str(ids[7])], 8)
-    assert np.array_equal(together.rows, small_study.strongest_together([2, 7], 8).rows)
-    assert set(together.rows) != set(small_study.strongest_together(2, 8).rows)
+    together = strongest_together(small_study, [2, str(ids[7])], 8)
+    assert np.array_equal(together.rows, strongest_together(small_study, [2, 7], 8).rows)
+    assert set(together.rows) != set(strongest_together(small_study, 2, 8).rows)
 
 
 def test_examples_that_an_algorithm_never_saw_are_never_chosen(corrected_study: Study) -> None:
@@ -119,7 +119,7 @@ def test_examples_that_an_algorithm_never_saw_are_never_chosen(corrected_study: 
             corrected_study, algorithm, 1, stored_solver(corrected_study, algorithm)
         )
         assert (out == 0).any()
-        found = corrected_study.strongest_together(0, 20, algorithm)
+        found = strongest_together(corrected_study, 0, 20, algorithm)
         assert (out[found.rows] != 0).all()
         return
     raise AssertionError("the study has no algorithm that leaves examples out")
@@ -135,7 +135,7 @@ def test_examples_that_an_algorithm_never_saw_are_never_chosen(corrected_study: 
 )
 def test_what_cannot_be_asked(small_study: Study, test: int | str, size: int, said: str) -> None:
     with pytest.raises(DataloupeError, match=said):
-        small_study.strongest_together(test, size)
+        strongest_together(small_study, test, size)
 
 
 def test_a_study_without_live_checkpoints_says_so(small_study: Study, tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_a_study_without_live_checkpoints_says_so(small_study: Study, tmp_path: 
     content = {k: v for k, v in store.read_json(path).items() if not k.startswith("dataloupe.")}
     store.write_json(path, {**content, "checkpoints": 0, "reason": "set in study.toml"}, "f")
     with pytest.raises(DataloupeError, match=r"keeps no checkpoint of mlp .* set in study.toml"):
-        study.strongest_together(0, 3)
+        strongest_together(study, 0, 3)
 
 
 def test_an_unknown_algorithm(small_study: Study) -> None:
     with pytest.raises(UnknownName):
-        small_study.strongest_together(0, 3, "nobody")
+        strongest_together(small_study, 0, 3, "nobody")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from engine import Study
+from engine.applications.joint_removal import strongest_together
 from engine.attribution.evaluation.quality import Quality
 from engine.build.method_files import write_method
 from engine.cli.main import main
@@ -62,7 +63,7 @@ def test_explain_in_words_and_as_json(small_study: Study, capsys) -> None:
 
 
 def test_what_if_without_those_that_do_most_together(small_study: Study, capsys) -> None:
-    found = small_study.strongest_together(17, 5)
+    found = strongest_together(small_study, 17, 5)
     asked = ("whatif", small_study.root, "--strongest-together", "test-17", "--size", 5)
     code, out, _ = run(capsys, *asked, "--json")
     assert code == 0

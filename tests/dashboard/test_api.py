@@ -142,7 +142,13 @@ REFUSED = {
     "a removal that is not there": ("what-if?remove=nope,%231", 404, "'nope'"),
     "a removal that is a file": ("what-if?remove=/etc/passwd", 404, "/etc/passwd"),
     "a removal of nothing": ("what-if?remove=,", 400, "empty"),
-    "two removals": ("what-if?remove=%231&set=00", 400, "not both"),
+    "two removals": ("what-if?remove=%231&set=00", 400, "only one of `remove` and `set`"),
+    "a removal of no supporters": (
+        "what-if?together=%231&supporters=0",
+        400,
+        "supporters must be 1 to 500",
+    ),
+    "together for nobody": ("what-if?together=nobody", 404, "nobody"),
     "a set that is not there": ("what-if?set=0000000000000000", 404, "removal set"),
     "a path as a set": ("what-if?set=../../etc/passwd", 404, "removal set"),
     "a column that is no group": ("what-if?remove=%231&by=nope", 404, "grouped by"),
@@ -444,3 +450,12 @@ def test_a_study_kept_for_the_removal_is_found_by_its_key(own_study: Study) -> N
     assert by_set["set"] == kept.key
     assert by_ids["set"] is None
     assert {**by_set, "set": None} == by_ids
+
+
+def test_what_supports_most_together_is_removed(studies: dict[str, TestClient]) -> None:
+    client = studies["pictures"]
+    found = client.get("/api/what-if?together=%233&supporters=5&k=2").json()
+    assert len(found["removed"]) == 5
+    rows = ",".join(f"%23{one['row']}" for one in found["removed"])
+    assert client.get(f"/api/what-if?remove={rows}&k=2").json() == found
+    assert len(client.get("/api/what-if?together=test-3").json()["removed"]) == 12

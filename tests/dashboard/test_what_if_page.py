@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine.api import Study
+from engine.applications.joint_removal import strongest_together
 from engine.running.jobs.queue import jobs
 from engine.store import layout
 from engine.store.quantities import CHANGE
@@ -84,7 +85,7 @@ def test_supporters_that_do_most_together(visit: Any, own_study: Study) -> None:
     app = visit(own_study, "what_if", test="#4")
     app.segmented_control(key="by").select("supporters").run()
     app.selectbox(key="supporters_chosen").select("together").run()
-    found = own_study.strongest_together(4, 12)
+    found = strongest_together(own_study, 4, 12)
     assert f"Estimated effect of removing them: <b>{found.ratio:.2f} times</b>" in words(app)
     app.button(key="ask").click().run()
     assert not app.exception

@@ -15,6 +15,7 @@ from dashboard.api.numbers import Number, Range, is_a, maybe, measured, within
 from dashboard.api.query import Query
 from dashboard.read.effects import counterfactual
 from dashboard.read.studies import Examples, examples, kept_verifications
+from engine.applications.joint_removal import MOST, SUPPORTERS, strongest_together
 from engine.applications.replay.removals import ExactChange, exact_changes
 from engine.applications.verification import Verification
 from engine.attribution.evaluation.counterfactual import Counterfactual
@@ -189,17 +190,23 @@ def _exact(study: StudyReader, tests: Examples, changes: list[ExactChange]) -> l
 def _removed(query: Query) -> tuple[RemovalSet, bool]:
     """The removal set, and whether it is saved in the study."""
     study, given = query.study, query.given
-    if "set" in given and "remove" in given:
-        raise DataloupeError("Give `remove` or `set`, not both.")
+    ways = [name for name in ("remove", "set", "together") if name in given]
+    if len(ways) > 1:
+        raise DataloupeError(f"Give only one of {' and '.join(f'`{name}`' for name in ways)}.")
     if "set" in given:
         return removal_set(study, given["set"]), True
+    if "together" in given:
+        size = query.number("supporters", SUPPORTERS, MOST)
+        found = strongest_together(study, given["together"], size, query.algorithm).rows
+        return name_set(study, found.tolist(), "chosen together"), False
     words = query.needed(
-        "remove", "ids of training examples, or rows as #17, separated by commas, or `set`"
+        "remove",
+        "ids of training examples, or rows as #17, separated by commas, or `set` or `together`",
     )
     # Not `read_examples`, which opens a file of this name.
     named_ones = parse_examples(study, words)
-    found = [*named_ones.rows.tolist(), *named_ones.unknown]
-    return name_set(study, found, f"{len(found)} training examples"), False
+    listed = [*named_ones.rows.tolist(), *named_ones.unknown]
+    return name_set(study, listed, f"{len(listed)} training examples"), False
 
 
 def _change(found: Counterfactual, mean: float, low: float | None, high: float | None) -> Range:
