@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks._report import log
 from benchmarks._server import ROOT
@@ -29,9 +31,11 @@ from engine.build.build import build_checkpoints
 from engine.build.generating import generate
 from engine.build.models import load_checkpoint
 from engine.build.tasks import task_at
+from engine.data.sources import load_source
 from engine.data.templates import spec_from_template
 from engine.store import layout
 from engine.store.layout import SPLITS
+from engine.store.spec import DataSpec
 from engine.study.examples import read_stacked_arrays
 from engine.study.models import checkpoint_seed
 from engine.study.score_matrices import read_factor_scores
@@ -53,6 +57,7 @@ class Size:
         width, epochs: Of the models.
         checkpoints: Of the study, and how many of them `ours` is measured with.
         masks: Of the run bank.
+        marked_of: How many training pictures the study with a watermark has; 5 % carry it.
         made: How many pictures each checkpoint makes.
         frames: How many steps of their way are kept.
         epochs_of_classifier: Of the classifier that judges them.
@@ -71,6 +76,7 @@ class Size:
     epochs: int = 25
     checkpoints: tuple[int, ...] = (1, 3)
     masks: int = 64
+    marked_of: int = 5000
     made: int = 100
     frames: int = 8
     epochs_of_classifier: int = 15
@@ -94,6 +100,7 @@ SIZES = {
         width=16,
         epochs=25,
         masks=48,
+        marked_of=2400,
         made=20,
         timed=128,
         removed=24,
@@ -107,6 +114,7 @@ SIZES = {
         epochs=2,
         checkpoints=(1, 2),
         masks=15,
+        marked_of=60,
         made=4,
         frames=3,
         epochs_of_classifier=1,
@@ -166,22 +174,25 @@ def made_study() -> Study:
 
 
 def marked_study() -> Study:
-    """The same training pictures, a few of which carry a watermark, as all test pictures do."""
+    """Training pictures of which a few carry a watermark, as all test pictures do."""
     path = folder() / "marked.npz"
-    trained = trained_study()
-    arrays = {split: read_stacked_arrays(trained, split) for split in SPLITS}
-    names = np.array(trained.dataset.encoding["conditions"])
-    pictures = {split: np.array(found["input"][:])[:, 0] for split, found in arrays.items()}
-    rows = marked_rows(len(pictures["train"]))
-    pictures["train"][rows] = _with_mark(pictures["train"][rows])
-    pictures["test"] = _with_mark(pictures["test"])
-    content = {f"{split}_input": found for split, found in pictures.items()}
-    content |= {
-        f"{split}_label": names[np.array(found["class_labels"][:])]
-        for split, found in arrays.items()
-    }
+    data = DataSpec(source="fashion-mnist", train_limit=SIZE.marked_of, test_limit=SIZE.held_out)
+    source = load_source(data, folder())
+    content: dict[str, np.ndarray] = {}
+    for split, rows in (("train", source.train), ("test", source.test)):
+        pictures = np.stack([_decoded(one["bytes"]) for one in rows["input"]])
+        marked = marked_rows(len(pictures)) if split == "train" else np.arange(len(pictures))
+        pictures[marked] = _with_mark(pictures[marked])
+        content[f"{split}_input"] = pictures
+        content[f"{split}_label"] = np.array(source.classes)[np.array(rows["label"])]
+    folder().mkdir(parents=True, exist_ok=True)
     np.savez(path, allow_pickle=False, **content)
-    return built(f"{SIZE.folder}/marked", _spec(f'source = "{path}"\n'))
+    return built(f"{SIZE.folder}/marked", _spec(f'source = "{path}"\n', SIZE.marked_of))
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.array(picture)
 
 
 def marked_rows(n: int) -> np.ndarray:
@@ -202,14 +213,14 @@ def _limited() -> str:
     return f'source = "fashion-mnist"\n{limits}'
 
 
-def _spec(source: str) -> str:
+def _spec(source: str, train: int = SIZE.train) -> str:
     found = spec_from_template("diffusion")
     changes = {
         'source = "fashion-mnist"\n': source,
         "width = 24": f"width = {SIZE.width}",
         "epochs = 25": f"epochs = {SIZE.epochs}",
         "checkpoints = 2": f"checkpoints = {MOST}",
-        "batch_size = 64": f"batch_size = {min(64, max(16, SIZE.train // 20))}",
+        "batch_size = 64": f"batch_size = {min(64, max(16, train // 20))}",
         "[trak]\n": "[trak]\ndamping = 0.1\ntempering = 1.0\nsoft_threshold = 0.0\n",
     }
     for old, new in changes.items():
