@@ -23,6 +23,7 @@ from engine.store.quantities import (
     CHANGE,
     CONFIDENCE,
     CORRELATION,
+    EFFECT_RATIO,
     INFLUENCE,
     OUTPUT,
     PREDICTIONS,
@@ -288,7 +289,7 @@ def _print_together(shown: Console, study: Study, together: StrongestTogether) -
         soft_wrap=True,
     )
     shown.print(
-        f"Estimated effect of removing them: {together.ratio:.2f} times that of the "
+        f"Estimated effect of removing them: {EFFECT_RATIO.text(together.ratio)} times that of the "
         f"{len(together.rows):,} strongest one by one (one Newton step, "
         f"{counted(together.checkpoints, 'checkpoint')})."
     )

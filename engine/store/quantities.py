@@ -165,6 +165,8 @@ SMOOTHNESS = Quantity("smoothness of training", "", _decimals, 2)
 """Agreement of two steps of weights toward a removal: 1 is smooth, 0 is not."""
 CHANGE = Quantity("change of the {}", "{}", _signed, 3)
 """What a removal does to a model output: after minus before."""
+EFFECT_RATIO = Quantity("effect of removing a set", "times", _decimals, 2)
+"""How many times as much removing one set does as removing another."""
 LOGIT_GAP = Quantity("logit gap", "logits", _signed, 3)
 """Logit of the true label minus the largest other: 0 is where the predicted class changes."""
 PREDICTED = Quantity("predicted", "the label's", _predicted, 6)

@@ -20,6 +20,7 @@ from dashboard.read.studies import Examples, directions, examples, matching, req
 from dashboard.server.uploaded_files import content_of
 from dashboard.writes import keep_set
 from engine.store.errors import DataloupeError
+from engine.store.quantities import EFFECT_RATIO
 from engine.store.text import counted
 from engine.study.groups import group_columns, group_names
 from engine.study.live_and_maps import keeps_checkpoints
@@ -296,9 +297,10 @@ def _together(
     except DataloupeError as error:
         warning([str(error)])
         return np.empty(0, np.int64), ""
+    times = f"<b>{EFFECT_RATIO.text(found.ratio)} times</b>"
     st.html(
-        f'<p class="dl-aside">Estimated effect of removing them: <b>{found.ratio:.2f} times</b> '
-        f"that of the {len(found.rows):,} strongest one by one (one Newton step, "
+        f'<p class="dl-aside">Estimated effect of removing them: {times} that of the '
+        f"{len(found.rows):,} strongest one by one (one Newton step, "
         f"{counted(found.checkpoints, 'checkpoint')}).</p>"
     )
     words = f"{len(found.rows):,} supporters of test {example} that do most together"
