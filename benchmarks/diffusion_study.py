@@ -100,7 +100,6 @@ SIZES = {
         width=16,
         epochs=25,
         masks=48,
-        marked_of=5000,
         made=20,
         timed=128,
         removed=24,

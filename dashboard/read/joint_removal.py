@@ -21,7 +21,7 @@ def supporters_together(
         *(layout.dual_file(study.root, algorithm, m) for m in checkpoints),
         *(layout.factors_file(study.root, algorithm, m) for m in checkpoints),
     ]
-    stamps = live_stamps(study, algorithm) + stamps_of([file for file in files if file.exists()])
+    stamps = live_stamps(study, algorithm) + stamps_of(files)
     return _supporters_together(algorithm, test, size, stamps, study)
 
 

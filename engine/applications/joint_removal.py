@@ -23,7 +23,7 @@ from engine.attribution.trak.joint_removal import (
     effect_together,
     strongest_first,
 )
-from engine.build.batches import mean_out_to_loss, stored_out_to_loss
+from engine.build.batches import stored_out_to_loss
 from engine.store import layout
 from engine.store.errors import DataloupeError
 from engine.store.layout import ROWS_PER_SHARD
@@ -97,15 +97,16 @@ def strongest_together(
         )
     sign = 1 if side == "support" else -1
     solver, checkpoints = stored_solver(study, algorithm), range(live.checkpoints)
-    q = mean_out_to_loss(study, algorithm, study.checkpoints(algorithm), solver).astype(np.float64)
+    weighting = store.read_tensors(layout.weighting_file(study.root, algorithm))
+    q = weighting["out_to_loss"].astype(np.float64)
     system_of = _primal_system if solver.kind == "primal" else _dual_system
     systems = [system_of(study, algorithm, checkpoint, rows) for checkpoint in checkpoints]
-    chosen = strongest_first(systems, q, size, sign)
+    chosen, lowered = strongest_first(systems, q, size, sign)
     if not len(chosen):
         raise DataloupeError(f"No training example {side}s this prediction.")
     scores = sign * q * np.mean([system.test[: len(q)] for system in systems], axis=0)
     alone = np.argsort(-scores, kind="stable")[: len(chosen)]
-    reached, strongest = (sign * effect_together(systems, q, some) for some in (chosen, alone))
+    reached, strongest = sign * lowered, sign * effect_together(systems, q, alone)
     if strongest[-1] > reached[-1]:  # one at a time is not always best
         chosen, reached = alone, strongest
     return StrongestTogether(chosen, reached, strongest, len(systems))
@@ -117,6 +118,7 @@ def _dual_system(
     """With A = √W⁻¹ (√W K √W + λI)⁻¹ √W, the inverse that is stored, Φ H⁻¹ Φᵀ = W⁻¹ − λ W⁻¹ Aᵀ."""
     import torch
 
+    from engine.attribution.trak.linear_system import weight_array
     from engine.attribution.trak.new_examples import dual_ridge, kernel_diagonal, plan_from_json
 
     path = layout.live_inverse_file(study.root, algorithm, checkpoint)
@@ -124,9 +126,9 @@ def _dual_system(
     plan = plan_from_json(store.read_metadata(path)["plan"])
     shards = training_feature_shards(study, algorithm, checkpoint)
     diagonal = np.concatenate([kernel_diagonal(shard, plan) for shard in shards])
-    q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
-    ridge = dual_ridge(torch.from_numpy(diagonal), stored_solver(study, algorithm), q)
-    weights = _weights(study, algorithm, checkpoint)
+    solver, q = stored_solver(study, algorithm), stored_out_to_loss(study, algorithm, checkpoint)
+    ridge = dual_ridge(torch.from_numpy(diagonal), solver, torch.from_numpy(q))
+    weights = weight_array(q, solver).astype(np.float64)
     scores = store.read_tensors(layout.dual_file(study.root, algorithm, checkpoint))["scores"]
 
     def products(rows: np.ndarray) -> np.ndarray:
@@ -146,16 +148,19 @@ def _dual_system(
 def _primal_system(
     study: StudyReader, algorithm: str, checkpoint: int, tests: np.ndarray
 ) -> RemovalSystem:
+    from engine.attribution.trak.linear_system import weight_array
+
     inverse = store.read_tensors(layout.live_inverse_file(study.root, algorithm, checkpoint))
     factors = store.read_tensors(layout.factors_file(study.root, algorithm, checkpoint))["factors"]
-    samples, count = stored_solver(study, algorithm).samples, study.dataset.n_train
+    solver, count = stored_solver(study, algorithm), study.dataset.n_train
     shards = list(read_features(study, algorithm, checkpoint))
     curvature, scale = np.arange(count)[:, None], np.ones(count)
-    if samples:
-        curvature = count + _rows_of_samples(count, samples)
+    if solver.samples:
+        curvature = count + _rows_of_samples(count, solver.samples)
         shards += read_curvature(study, algorithm, checkpoint)
     else:
-        scale = np.sqrt(_weights(study, algorithm, checkpoint))
+        q = stored_out_to_loss(study, algorithm, checkpoint)
+        scale = np.sqrt(weight_array(q, solver).astype(np.float64))
     every = RowShards.of(shards)
     if 4 * every.shape[0] * every.shape[1] > _MOST_BYTES:
         raise DataloupeError(
@@ -187,14 +192,3 @@ def _rows_of_samples(n_train: int, samples: int) -> np.ndarray:
         rows = min(ROWS_PER_SHARD, n_train - start)
         parts.append(samples * start + np.arange(samples * rows).reshape(samples, rows).T)
     return np.concatenate(parts)
-
-
-def _weights(study: StudyReader, algorithm: str, checkpoint: int) -> np.ndarray:
-    """The diagonal of W, float64 `[n_train]`."""
-    import torch
-
-    from engine.attribution.trak.linear_system import example_weights
-
-    q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
-    weights = example_weights(q, stored_solver(study, algorithm))
-    return np.ones(len(q)) if weights is None else weights.numpy().astype(np.float64)

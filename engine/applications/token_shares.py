@@ -226,20 +226,14 @@ def _kept_by_threshold(
     return shares
 
 
-def _weights(
-    study: StudyReader, loaded: Loaded, algorithm: str, checkpoint: int
-) -> np.ndarray | None:
-    import torch
+def _weights(study: StudyReader, loaded: Loaded, algorithm: str, checkpoint: int) -> np.ndarray:
+    from engine.attribution.trak.linear_system import weight_array
 
-    from engine.attribution.trak.linear_system import example_weights
-
-    q = torch.from_numpy(stored_out_to_loss(study, algorithm, checkpoint))
-    weights = example_weights(q, loaded.solver)
-    return None if weights is None else weights.numpy()
+    return weight_array(stored_out_to_loss(study, algorithm, checkpoint), loaded.solver)
 
 
 def _directions(
-    loaded: Loaded, kept: Kept, weights: np.ndarray | None, batch: Batch
+    loaded: Loaded, kept: Kept, weights: np.ndarray, batch: Batch
 ) -> list[ScoreDirection]:
     """The direction of each example of a batch at one checkpoint."""
     from engine.attribution.trak.score_directions import dual_directions, primal_directions

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine import Study, store
+from engine.applications import joint_removal
 from engine.applications.joint_removal import MOST, strongest_together
 from engine.build.batches import mean_out_to_loss, stored_out_to_loss
 from engine.store import layout
@@ -98,9 +99,18 @@ def test_curvature_of_both_kinds_is_tested(small_study: Study, squares_study: St
     assert stored_solver(squares_study, "unet").samples > 1
 
 
-def test_of_one_it_is_the_first_by_the_exact_leave_one_out(small_study: Study) -> None:
+def test_a_set_of_one_is_the_strongest(small_study: Study) -> None:
     found = strongest_together(small_study, 5, 1)
     assert found.reached[0] >= found.one_by_one[0]
+    assert found.ratio == 1
+    assert found.rows[0] == strongest_together(small_study, 5, 12).rows[0]
+
+
+def test_samples_are_found_in_every_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard of four examples has their first samples, then their second ones."""
+    monkeypatch.setattr(joint_removal, "ROWS_PER_SHARD", 4)
+    found = joint_removal._rows_of_samples(6, 2)
+    assert found.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7], [8, 10], [9, 11]]
 
 
 def test_several_predictions_count_by_their_mean(small_study: Study) -> None:

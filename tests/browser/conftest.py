@@ -38,7 +38,7 @@ def url(study: Study) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def shared(browser: Browser) -> Iterator[BrowserContext]:
-    """One profile for all tests: Chromium compiles Streamlit's scripts once for each."""
+    """One profile for all tests, so that Chromium compiles Streamlit's scripts only once."""
     context = browser.new_context(viewport=DESKTOP)
     yield context
     context.close()

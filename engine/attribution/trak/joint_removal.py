@@ -50,7 +50,7 @@ class RemovalSystem:
 
 def strongest_first(
     systems: Sequence[RemovalSystem], out_to_loss: np.ndarray, size: int, sign: int = 1
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """The examples with the strongest scores, each without all before it.
 
     Args:
@@ -60,20 +60,21 @@ def strongest_first(
         sign: 1 for those that support the prediction, −1 for those that oppose it.
 
     Returns:
-        Numbers of the k chosen examples, int64 `[k]`.
+        Numbers of the k chosen examples, int64 `[k]`, and Δ of the first 1, 2, ... of them, the
+        mean over systems: float64 `[k]`.
     """
     states = [_State(system, out_to_loss) for system in systems]
     chosen: list[int] = []
+    reached: list[float] = []
     for _ in range(size):
         scores = sign * np.mean([state.scores() for state in states], axis=0)
         scores[chosen] = -np.inf
         best = int(np.argmax(scores))
         if scores[best] <= 0:
             break
-        for state in states:
-            state.remove(best)
+        reached.append(_without(states, best))
         chosen.append(best)
-    return np.array(chosen, np.int64)
+    return np.array(chosen, np.int64), np.array(reached)
 
 
 def effect_together(
@@ -86,12 +87,14 @@ def effect_together(
         removed: Numbers of k examples, in the order of removal.
     """
     states = [_State(system, out_to_loss) for system in systems]
-    reached = []
-    for example in removed:
-        for state in states:
-            state.remove(int(example))
-        reached.append(np.mean([state.effect for state in states]))
-    return np.array(reached)
+    return np.array([_without(states, int(example)) for example in removed])
+
+
+def _without(states: Sequence[_State], example: int) -> float:
+    """Remove one more example from all systems; returns Δ of all that are removed by now."""
+    for state in states:
+        state.remove(example)
+    return float(np.mean([state.effect for state in states]))
 
 
 class _State:

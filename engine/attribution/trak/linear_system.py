@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,12 @@ def example_weights(out_to_loss: Tensor, solver: Solver) -> Tensor | None:
         return None
     weights = temper(out_to_loss, solver).abs()
     return weights / weights.mean()
+
+
+def weight_array(out_to_loss: np.ndarray, solver: Solver) -> np.ndarray:
+    """The diagonal of W as an array, float32 `[n_train]`; 1 where all have the same weight."""
+    weights = example_weights(torch.from_numpy(out_to_loss), solver)
+    return np.ones(len(out_to_loss), np.float32) if weights is None else weights.numpy()
 
 
 def damp(matrix: Tensor, damping: float) -> None:

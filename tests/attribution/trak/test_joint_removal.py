@@ -89,7 +89,8 @@ def test_each_is_the_strongest_of_the_regression_without_those_before(
     make: Callable[[Ridge], RemovalSystem], sign: int
 ) -> None:
     ridge = Ridge(2)
-    chosen = strongest_first([make(ridge)], ridge.gradients, 12, sign)
+    chosen, reached = strongest_first([make(ridge)], ridge.gradients, 12, sign)
+    np.testing.assert_allclose(reached, ridge.falls(chosen), rtol=1e-8)
     assert len(set(chosen)) == 12
     for k, one in enumerate(chosen):
         kept = np.setdiff1d(np.arange(N), chosen[:k])
@@ -104,7 +105,7 @@ def test_they_do_more_than_the_strongest_one_by_one() -> None:
     ratios = []
     for seed in range(20):
         ridge = Ridge(seed)
-        chosen = strongest_first([ridge.system()], ridge.gradients, 5)
+        chosen, _ = strongest_first([ridge.system()], ridge.gradients, 5)
         alone = np.argsort(-ridge.gradients * ridge.system().test)[:5]
         ratios.append(ridge.fall(chosen) / ridge.fall(alone))
     assert np.mean(ratios) >= 1.05
@@ -113,7 +114,7 @@ def test_they_do_more_than_the_strongest_one_by_one() -> None:
 def test_several_checkpoints_count_by_their_mean() -> None:
     one, other = Ridge(3), Ridge(4)
     q = one.gradients
-    order = strongest_first([one.system(), other.system()], q, 6)
+    order, _ = strongest_first([one.system(), other.system()], q, 6)
     scores = [q * ridge.system().test for ridge in (one, other)]
     assert order[0] == np.argmax(np.mean(scores, axis=0))
     parts = [effect_together([ridge.system()], q, order) for ridge in (one, other)]
@@ -123,7 +124,7 @@ def test_several_checkpoints_count_by_their_mean() -> None:
 
 def test_it_ends_where_nothing_more_is_on_that_side() -> None:
     ridge = Ridge(5)
-    assert len(strongest_first([ridge.system()], ridge.gradients, N)) < N
+    assert len(strongest_first([ridge.system()], ridge.gradients, N)[0]) < N
 
 
 def test_systems_are_not_changed() -> None:
@@ -146,4 +147,4 @@ def test_what_a_stronger_example_hides_is_found() -> None:
         scale=np.ones(4),
     )
     assert np.argsort(system.test).tolist() == [1, 3, 2, 0]
-    assert strongest_first([system], np.ones(4), 2).tolist() == [0, 1]
+    assert strongest_first([system], np.ones(4), 2)[0].tolist() == [0, 1]
